@@ -1,0 +1,2 @@
+//! The command line: arguments, drawing, exit codes. The only crate that prints.
+fn main() {}

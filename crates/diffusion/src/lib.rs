@@ -1,0 +1,1 @@
+//! What the diffusion models are: configuration, names in a checkpoint, blocks to a MIL program.

@@ -1,0 +1,275 @@
+//! Convolutions and products of matrices.
+
+use super::call::{Call, broadcast};
+use super::{Dtypes, OpSpec, Param, boolean, float, int32, string};
+use crate::opset::Opset;
+use crate::types::ValueType;
+
+pub(super) const CONV: OpSpec = OpSpec {
+    name: "conv",
+    since: Opset::CoreMl5,
+    params: &[
+        float("x"),
+        Param::new("weight", Dtypes::FloatOwn),
+        Param::new("bias", Dtypes::FloatOwn).optional(),
+        int32("strides").optional(),
+        string("pad_type").optional(),
+        int32("pad").optional(),
+        int32("dilations").optional(),
+        int32("groups").optional(),
+    ],
+    infer: conv,
+};
+
+/// `x` `[N, Cin, spatial..]`, `weight` `[Cout, Cin / groups, kernel..]`.
+fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    let (x, w) = (c.tensor("x")?, c.tensor("weight")?);
+    if !(3..=5).contains(&x.rank()) || w.rank() != x.rank() {
+        return Err(format!(
+            "`x` {:?} and `weight` {:?}, expected the same rank of 3 to 5",
+            x.shape, w.shape
+        ));
+    }
+    let groups = c.optional_int("groups")?.unwrap_or(1);
+    let groups = u64::try_from(groups)
+        .ok()
+        .filter(|&g| g > 0)
+        .ok_or("`groups` is not positive")?;
+    if w.shape[1].checked_mul(groups) != Some(x.shape[1]) || w.shape[0] % groups != 0 {
+        return Err(format!(
+            "`x` has {} channels, `weight` {:?} takes {} x {groups} groups",
+            x.shape[1], w.shape, w.shape[1]
+        ));
+    }
+    if let Some(bias) = c.optional_tensor("bias") {
+        let bias = bias?;
+        if bias.shape != [w.shape[0]] {
+            return Err(format!(
+                "`bias` {:?}, expected [{}]",
+                bias.shape, w.shape[0]
+            ));
+        }
+    }
+    let n = x.rank() - 2;
+    let list = |name: &str, len: usize, default: i64| -> Result<Vec<i64>, String> {
+        let v = c.optional_ints(name)?.unwrap_or_else(|| vec![default; len]);
+        if v.len() == len {
+            Ok(v)
+        } else {
+            Err(format!(
+                "`{name}` holds {} integers, expected {len}",
+                v.len()
+            ))
+        }
+    };
+    let (strides, dilations, pad) = (
+        list("strides", n, 1)?,
+        list("dilations", n, 1)?,
+        list("pad", 2 * n, 0)?,
+    );
+    let pad_type = c.optional_str("pad_type")?.unwrap_or("valid");
+    let mut shape = vec![x.shape[0], w.shape[0]];
+    for i in 0..n {
+        let pads = match pad_type {
+            "custom" => pad[2 * i]
+                .checked_add(pad[2 * i + 1])
+                .ok_or("`pad` overflows")?,
+            "valid" => 0,
+            "same" | "same_lower" => {
+                shape.push(x.shape[2 + i].div_ceil(positive("strides", strides[i])?));
+                continue;
+            }
+            other => {
+                return Err(format!(
+                    "`pad_type` is `{other}`, expected valid, same, same_lower or custom"
+                ));
+            }
+        };
+        shape.push(conv_len(
+            x.shape[2 + i],
+            w.shape[2 + i],
+            strides[i],
+            dilations[i],
+            pads,
+        )?);
+    }
+    Ok(x.with_shape(shape).into_types())
+}
+
+fn positive(name: &str, n: i64) -> Result<u64, String> {
+    u64::try_from(n)
+        .ok()
+        .filter(|&n| n > 0)
+        .ok_or_else(|| format!("`{name}` holds {n}, expected a positive number"))
+}
+
+fn conv_len(len: u64, kernel: u64, stride: i64, dilation: i64, pads: i64) -> Result<u64, String> {
+    let (stride, dilation) = (
+        positive("strides", stride)?,
+        positive("dilations", dilation)?,
+    );
+    let reach = || kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1);
+    let room = || len.checked_add_signed(pads)?.checked_sub(reach()?);
+    let room = room().ok_or_else(|| {
+        format!("a kernel of {kernel} does not fit in {len} with {pads} of padding")
+    })?;
+    Ok(room / stride + 1)
+}
+
+pub(super) const LINEAR: OpSpec = OpSpec {
+    name: "linear",
+    since: Opset::CoreMl5,
+    params: &[
+        Param::new("x", Dtypes::Number),
+        Param::new("weight", Dtypes::FloatOwn).constant(),
+        Param::new("bias", Dtypes::FloatOwn).optional().constant(),
+    ],
+    infer: |c| {
+        let (x, w) = (c.tensor("x")?, c.tensor("weight")?);
+        let [dout, din] = w.shape[..] else {
+            return Err(format!("`weight` {:?}, expected rank 2", w.shape));
+        };
+        let mut shape = x.shape.clone();
+        match shape.last_mut() {
+            Some(last) if *last == din => *last = dout,
+            _ => return Err(format!("`x` {:?} against `weight` {:?}", x.shape, w.shape)),
+        }
+        Ok(x.with_shape(shape).into_types())
+    },
+};
+
+pub(super) const MATMUL: OpSpec = OpSpec {
+    name: "matmul",
+    since: Opset::CoreMl5,
+    params: &[
+        Param::new("x", Dtypes::Number),
+        Param::new("y", Dtypes::Number),
+        boolean("transpose_x").optional(),
+        boolean("transpose_y").optional(),
+    ],
+    infer: matmul,
+};
+
+fn matmul(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    let (x, y) = (c.tensor("x")?, c.tensor("y")?);
+    let (Some((a, [ar, ac])), Some((b, [br, bc]))) = (
+        x.shape.split_last_chunk::<2>(),
+        y.shape.split_last_chunk::<2>(),
+    ) else {
+        return Err(format!(
+            "`x` {:?} and `y` {:?}, expected rank 2 or more",
+            x.shape, y.shape
+        ));
+    };
+    let (rows, inner) = if c.flag("transpose_x")? {
+        (ac, ar)
+    } else {
+        (ar, ac)
+    };
+    let (inner_y, columns) = if c.flag("transpose_y")? {
+        (bc, br)
+    } else {
+        (br, bc)
+    };
+    if inner != inner_y {
+        return Err(format!(
+            "`x` {:?} and `y` {:?} share no inner size ({inner} and {inner_y})",
+            x.shape, y.shape
+        ));
+    }
+    let mut shape = broadcast(a, b)?;
+    shape.extend([*rows, *columns]);
+    Ok(x.with_shape(shape).into_types())
+}
+
+pub(super) const EINSUM: OpSpec = OpSpec {
+    name: "einsum",
+    since: Opset::CoreMl5,
+    params: &[float("values").many(), string("equation")],
+    infer: einsum,
+};
+
+/// Only `nchw,nwhu->nchu` and `chw,whr->chr` exist, under any letters: the last axis of the first operand is contracted with
+/// the third-last of the second; the batch and the middle axis broadcast.
+fn einsum(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    let equation = c.optional_str("equation")?.ok_or("`equation` is missing")?;
+    if !["nchw,nwhu->nchu", "chw,whr->chr"]
+        .iter()
+        .any(|form| same_equation(equation, form))
+    {
+        return Err(format!(
+            "equation `{equation}`, expected the form `nchw,nwhu->nchu` or `chw,whr->chr`"
+        ));
+    }
+    let [_, _] = c.all("values") else {
+        return Err("`values` holds other than two operands".to_owned());
+    };
+    let shapes: Vec<_> = c
+        .all("values")
+        .iter()
+        .filter_map(|a| a.ty.as_tensor()?.shape().zip(Some(a.ty.as_tensor()?.dtype)))
+        .collect();
+    let [(a, dtype), (b, _)] = &shapes[..] else {
+        return Err("operands without a fixed shape".to_owned());
+    };
+    let (Some((an, &[ac, ah, aw])), Some((bn, &[bw, bh, bu]))) =
+        (a.split_last_chunk::<3>(), b.split_last_chunk::<3>())
+    else {
+        return Err(format!("operands {a:?} and {b:?}, expected rank 3 or 4"));
+    };
+    let rank = equation.find(',').unwrap_or(0);
+    if a.len() != rank || b.len() != rank || aw != bw {
+        return Err(format!("operands {a:?} and {b:?} do not fit `{equation}`"));
+    }
+    let mut shape = broadcast(an, bn)?;
+    let middle = broadcast(&[ah], &[bh])?;
+    shape.push(ac);
+    shape.extend(middle);
+    shape.push(bu);
+    Ok(vec![ValueType::tensor(*dtype, &shape)])
+}
+
+/// Whether two equations are equal up to a one-to-one renaming of letters.
+fn same_equation(a: &str, b: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphabetic();
+    let maps_to = |x: &str, y: &str| {
+        x.chars().zip(y.chars()).all(|(cx, cy)| {
+            if letter(cx) != letter(cy) {
+                return false;
+            }
+            if !letter(cx) {
+                return cx == cy;
+            }
+            x.chars()
+                .zip(y.chars())
+                .all(|(dx, dy)| dx != cx || dy == cy)
+        })
+    };
+    a.len() == b.len() && maps_to(a, b) && maps_to(b, a)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equations_are_compared_up_to_letters() {
+        for (text, same) in [
+            ("bkhc,bchq->bkhq", true),
+            ("bchk,bkhq->bchq", true),
+            ("bchq,bkhc->bkhq", false),
+            ("bkhc,bchq->bkh", false),
+            ("aaaa,aaaa->aaaa", false),
+        ] {
+            assert_eq!(same_equation(text, "nchw,nwhu->nchu"), same, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_slides_over_padded_input() {
+        assert_eq!(conv_len(64, 3, 1, 1, 2), Ok(64));
+        assert_eq!(conv_len(64, 3, 2, 1, 2), Ok(32));
+        assert!(conv_len(1, 3, 1, 1, 0).is_err());
+        assert!(conv_len(4, 3, 0, 1, 0).is_err());
+    }
+}

@@ -1,0 +1,307 @@
+//! The table of operations: operands, types, the operation set that brought each, shape inference.
+//!
+//! One entry an operation, one file a family. Builder, verifier and evaluators go by it; an operation that is not in it
+//! ([`OpKind::Unknown`]) is carried unharmed, its declared types believed.
+//!
+//! Source: the MIL operation definitions of coremltools 9.0, each loaded and re-inferred by it.
+
+mod attention;
+mod call;
+mod control;
+mod elementwise;
+mod linear;
+mod normalization;
+mod reduction;
+mod shape;
+mod slicing;
+
+use std::fmt;
+
+pub use call::{Argument, Call};
+
+use crate::opset::Opset;
+use crate::types::{DataType, ValueType};
+
+/// What an operation accepts and returns.
+#[derive(Debug)]
+pub struct OpSpec {
+    /// Its type name in a program.
+    pub name: &'static str,
+    /// The operation set that brought it.
+    pub since: Opset,
+    /// Its inputs.
+    pub params: &'static [Param],
+    /// The types of its outputs for a call whose operands have fixed shapes; the text says what does not fit.
+    pub infer: fn(&Call<'_>) -> Result<Vec<ValueType>, String>,
+}
+
+impl OpSpec {
+    /// The parameter with this name.
+    pub fn param(&self, name: &str) -> Option<&'static Param> {
+        self.params.iter().find(|p| p.name == name)
+    }
+}
+
+/// One input of an operation.
+#[derive(Debug)]
+pub struct Param {
+    /// Its name.
+    pub name: &'static str,
+    /// Element types it may have.
+    pub dtypes: Dtypes,
+    /// How many operands it takes.
+    pub arity: Arity,
+    /// Whether it must be known when the program is compiled.
+    pub constant: bool,
+}
+
+/// Element types that a parameter may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtypes {
+    /// `fp16` or `fp32`, the same for all operands of the operation.
+    Float,
+    /// As [`Dtypes::Float`], from iOS 17 on of its own.
+    FloatOwn,
+    /// `fp16`, `fp32` or `int32`, the same for all operands of the operation.
+    Number,
+    /// Any of these, whatever the other operands have.
+    Of(&'static [DataType]),
+    /// Anything.
+    Any,
+}
+
+/// How many operands a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// Exactly one.
+    One,
+    /// None or one; absent stands for the default.
+    Optional,
+    /// One or more, in order.
+    Many,
+}
+
+impl Param {
+    const fn new(name: &'static str, dtypes: Dtypes) -> Self {
+        Param {
+            name,
+            dtypes,
+            arity: Arity::One,
+            constant: false,
+        }
+    }
+    const fn optional(mut self) -> Self {
+        self.arity = Arity::Optional;
+        self
+    }
+    const fn many(mut self) -> Self {
+        self.arity = Arity::Many;
+        self
+    }
+    const fn constant(mut self) -> Self {
+        self.constant = true;
+        self
+    }
+}
+
+/// A parameter that is a float tensor.
+const fn float(name: &'static str) -> Param {
+    Param::new(name, Dtypes::Float)
+}
+/// A parameter that is a float or `int32` tensor.
+const fn number(name: &'static str) -> Param {
+    Param::new(name, Dtypes::Number)
+}
+/// A constant `int32` parameter.
+const fn int32(name: &'static str) -> Param {
+    Param::new(name, Dtypes::Of(&[DataType::Int32])).constant()
+}
+/// A constant truth value, or several.
+const fn boolean(name: &'static str) -> Param {
+    Param::new(name, Dtypes::Of(&[DataType::Bool])).constant()
+}
+/// A constant text.
+const fn string(name: &'static str) -> Param {
+    Param::new(name, Dtypes::Of(&[DataType::String])).constant()
+}
+
+macro_rules! op_table {
+    ($($(#[$doc:meta])* $variant:ident => $spec:expr;)*) => {
+        /// An operation of the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Op { $($(#[$doc])* $variant),* }
+
+        impl Op {
+            /// Every operation of the table.
+            pub const ALL: &[Op] = &[$(Op::$variant),*];
+
+            /// Its entry.
+            pub fn spec(self) -> &'static OpSpec {
+                match self { $(Op::$variant => &$spec),* }
+            }
+        }
+    };
+}
+
+op_table! {
+    /// `|x|`.
+    Abs => elementwise::ABS;
+    /// `x + y`, broadcast.
+    Add => elementwise::ADD;
+    /// Normalization of channels by given statistics.
+    BatchNorm => normalization::BATCH_NORM;
+    /// Conversion to another element type.
+    Cast => elementwise::CAST;
+    /// Joining along an axis.
+    Concat => shape::CONCAT;
+    /// A value known when the program is compiled.
+    Const => control::CONST;
+    /// Convolution over the axes after the second.
+    Conv => linear::CONV;
+    /// Cosine.
+    Cos => elementwise::COS;
+    /// `nchw,nwhu->nchu` or `chw,whr->chr`, under any letters.
+    Einsum => linear::EINSUM;
+    /// Error function.
+    Erf => elementwise::ERF;
+    /// Exponential.
+    Exp => elementwise::EXP;
+    /// New axes of size 1.
+    ExpandDims => shape::EXPAND_DIMS;
+    /// Gaussian error linear unit.
+    Gelu => elementwise::GELU;
+    /// The operand itself, under another name.
+    Identity => control::IDENTITY;
+    /// Normalization of each channel over its positions.
+    InstanceNorm => normalization::INSTANCE_NORM;
+    /// Normalization over given axes.
+    LayerNorm => normalization::LAYER_NORM;
+    /// `x W^T + b`.
+    Linear => linear::LINEAR;
+    /// Matrix product over the last two axes.
+    Matmul => linear::MATMUL;
+    /// The larger of two.
+    Maximum => elementwise::MAXIMUM;
+    /// The smaller of two.
+    Minimum => elementwise::MINIMUM;
+    /// `x * y`, broadcast.
+    Mul => elementwise::MUL;
+    /// `x ^ y`, broadcast.
+    Pow => elementwise::POW;
+    /// `x / y`, broadcast.
+    RealDiv => elementwise::REAL_DIV;
+    /// Largest over axes.
+    ReduceMax => reduction::REDUCE_MAX;
+    /// Mean over axes.
+    ReduceMean => reduction::REDUCE_MEAN;
+    /// Smallest over axes.
+    ReduceMin => reduction::REDUCE_MIN;
+    /// Sum over axes.
+    ReduceSum => reduction::REDUCE_SUM;
+    /// Rectified linear unit.
+    Relu => elementwise::RELU;
+    /// The same elements under another shape.
+    Reshape => shape::RESHAPE;
+    /// `1 / sqrt(x + epsilon)`.
+    Rsqrt => elementwise::RSQRT;
+    /// `softmax(Q K^T / sqrt(E) + mask) V`.
+    ScaledDotProductAttention => attention::SCALED_DOT_PRODUCT_ATTENTION;
+    /// Logistic function.
+    Sigmoid => elementwise::SIGMOID;
+    /// `x * sigmoid(x)`.
+    Silu => elementwise::SILU;
+    /// Sine.
+    Sin => elementwise::SIN;
+    /// A strided box.
+    SliceByIndex => slicing::SLICE_BY_INDEX;
+    /// Exponentials that sum to 1 along an axis.
+    Softmax => attention::SOFTMAX;
+    /// Pieces along an axis.
+    Split => slicing::SPLIT;
+    /// Square root.
+    Sqrt => elementwise::SQRT;
+    /// `x * x`.
+    Square => elementwise::SQUARE;
+    /// Axes of size 1 dropped.
+    Squeeze => shape::SQUEEZE;
+    /// `x - y`, broadcast.
+    Sub => elementwise::SUB;
+    /// Hyperbolic tangent.
+    Tanh => elementwise::TANH;
+    /// Axes reordered.
+    Transpose => shape::TRANSPOSE;
+    /// Each position repeated along the last two axes.
+    UpsampleNearestNeighbor => shape::UPSAMPLE_NEAREST_NEIGHBOR;
+}
+
+impl Op {
+    /// The operation with this type name.
+    pub fn from_name(name: &str) -> Option<Op> {
+        Self::ALL.iter().copied().find(|op| op.spec().name == name)
+    }
+
+    /// Its type name.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+}
+
+/// What an operation does: one of the table, or one that is only carried.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OpKind {
+    /// In the table.
+    Known(Op),
+    /// Not in the table; its type name.
+    Unknown(String),
+}
+
+impl OpKind {
+    /// Its type name.
+    pub fn name(&self) -> &str {
+        match self {
+            OpKind::Known(op) => op.name(),
+            OpKind::Unknown(name) => name,
+        }
+    }
+
+    /// The operation of the table, if it is one.
+    pub fn known(&self) -> Option<Op> {
+        match self {
+            OpKind::Known(op) => Some(*op),
+            OpKind::Unknown(_) => None,
+        }
+    }
+}
+
+impl From<Op> for OpKind {
+    fn from(op: Op) -> Self {
+        OpKind::Known(op)
+    }
+}
+
+impl From<&str> for OpKind {
+    fn from(name: &str) -> Self {
+        match Op::from_name(name) {
+            Some(op) => OpKind::Known(op),
+            None => OpKind::Unknown(name.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for OpKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for op in Op::ALL {
+            assert_eq!(Op::from_name(op.name()), Some(*op));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Operations that move elements without changing them, all of them kept.
+
+use super::call::Call;
+use super::{Dtypes, OpSpec, Param, boolean, float, int32};
+use crate::opset::Opset;
+use crate::types::{DataType, ValueType};
+
+/// Element types of shapes and indices: `int32`, and from iOS 17 on narrower ones.
+const INDEX: Dtypes = Dtypes::Of(&[
+    DataType::Int32,
+    DataType::Int16,
+    DataType::Uint16,
+    DataType::Int8,
+]);
+
+pub(super) const RESHAPE: OpSpec = OpSpec {
+    name: "reshape",
+    since: Opset::CoreMl5,
+    params: &[Param::new("x", Dtypes::Any), Param::new("shape", INDEX)],
+    infer: reshape,
+};
+
+/// One size may be -1; 0 copies a size where the ranks are equal.
+fn reshape(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    let x = c.tensor("x")?;
+    let target = c.ints("shape")?;
+    let mismatch = || format!("shape {target:?} for a tensor of shape {:?}", x.shape);
+    let mut shape = Vec::with_capacity(target.len());
+    let mut free = None;
+    for (i, &n) in target.iter().enumerate() {
+        shape.push(match n {
+            -1 if free.is_none() => {
+                free = Some(i);
+                1
+            }
+            0 if target.len() == x.rank() => x.shape[i],
+            n => u64::try_from(n).map_err(|_| mismatch())?,
+        });
+    }
+    let total = x.num_elements()?;
+    let known = x.with_shape(shape.clone()).num_elements()?;
+    match free {
+        Some(i) if known > 0 && total % known == 0 => shape[i] = total / known,
+        None if known == total => {}
+        _ => return Err(mismatch()),
+    }
+    Ok(x.with_shape(shape).into_types())
+}
+
+pub(super) const TRANSPOSE: OpSpec = OpSpec {
+    name: "transpose",
+    since: Opset::CoreMl5,
+    params: &[Param::new("x", Dtypes::Any), int32("perm")],
+    infer: |c| {
+        let x = c.tensor("x")?;
+        let perm = c
+            .ints("perm")?
+            .iter()
+            .map(|&a| x.axis(a))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut sorted = perm.clone();
+        sorted.sort_unstable();
+        if !sorted.into_iter().eq(0..x.rank()) {
+            return Err(format!("perm {perm:?} for a tensor of rank {}", x.rank()));
+        }
+        let shape = perm.iter().map(|&a| x.shape[a]).collect();
+        Ok(x.with_shape(shape).into_types())
+    },
+};
+
+pub(super) const EXPAND_DIMS: OpSpec = OpSpec {
+    name: "expand_dims",
+    since: Opset::CoreMl5,
+    params: &[Param::new("x", Dtypes::Any), int32("axes")],
+    infer: |c| {
+        let x = c.tensor("x")?;
+        let axes = c.ints("axes")?;
+        let grown = x.with_shape(vec![1; x.rank() + axes.len()]);
+        let axes = axes
+            .iter()
+            .map(|&a| grown.axis(a))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut sizes = x.shape.iter().copied();
+        let shape: Vec<u64> = (0..grown.rank())
+            .filter_map(|i| {
+                if axes.contains(&i) {
+                    Some(1)
+                } else {
+                    sizes.next()
+                }
+            })
+            .collect();
+        if shape.len() != grown.rank() {
+            return Err(format!("axes {axes:?} hold one twice"));
+        }
+        Ok(x.with_shape(shape).into_types())
+    },
+};
+
+pub(super) const SQUEEZE: OpSpec = OpSpec {
+    name: "squeeze",
+    since: Opset::CoreMl5,
+    params: &[Param::new("x", Dtypes::Any), int32("axes").optional()],
+    infer: |c| {
+        let x = c.tensor("x")?;
+        let axes = match c.optional_ints("axes")? {
+            Some(axes) => axes
+                .iter()
+                .map(|&a| x.axis(a))
+                .collect::<Result<Vec<_>, _>>()?,
+            None => (0..x.rank()).filter(|&i| x.shape[i] == 1).collect(),
+        };
+        if let Some(&axis) = axes.iter().find(|&&a| x.shape[a] != 1) {
+            return Err(format!("axis {axis} of {:?} is not of size 1", x.shape));
+        }
+        let shape = x
+            .shape
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !axes.contains(i))
+            .map(|(_, &n)| n)
+            .collect();
+        Ok(x.with_shape(shape).into_types())
+    },
+};
+
+pub(super) const CONCAT: OpSpec = OpSpec {
+    name: "concat",
+    since: Opset::CoreMl5,
+    params: &[
+        Param::new("values", Dtypes::Any).many(),
+        int32("axis"),
+        boolean("interleave").optional(),
+    ],
+    infer: concat,
+};
+
+fn concat(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    let axis = c.optional_int("axis")?.ok_or("`axis` is missing")?;
+    let interleave = c.flag("interleave")?;
+    let mut joined: Option<super::call::Shaped> = None;
+    for argument in c.all("values") {
+        let one = Call {
+            spec: c.spec,
+            opset: c.opset,
+            arguments: [("values", vec![*argument])].into(),
+        }
+        .tensor("values")?;
+        let axis = one.axis(axis)?;
+        let Some(all) = &mut joined else {
+            joined = Some(one);
+            continue;
+        };
+        let fits = all.rank() == one.rank() && all.dtype == one.dtype;
+        let same = |i: usize| (i == axis && !interleave) || all.shape[i] == one.shape[i];
+        if !fits || !(0..all.rank()).all(same) {
+            return Err(format!(
+                "{:?} {} does not join {:?} {} along axis {axis}",
+                one.shape, one.dtype, all.shape, all.dtype
+            ));
+        }
+        all.shape[axis] = all.shape[axis]
+            .checked_add(one.shape[axis])
+            .ok_or("size overflows")?;
+    }
+    joined
+        .map(super::call::Shaped::into_types)
+        .ok_or_else(|| "`values` is empty".to_owned())
+}
+
+pub(super) const UPSAMPLE_NEAREST_NEIGHBOR: OpSpec = OpSpec {
+    name: "upsample_nearest_neighbor",
+    since: Opset::CoreMl5,
+    params: &[
+        float("x"),
+        Param::new("scale_factor_height", FACTOR)
+            .constant()
+            .optional(),
+        Param::new("scale_factor_width", FACTOR)
+            .constant()
+            .optional(),
+    ],
+    infer: |c| {
+        let mut x = c.tensor("x")?;
+        let rank = x.rank();
+        if rank < 3 {
+            return Err(format!("`x` {:?}, expected rank 3 or more", x.shape));
+        }
+        for (axis, param) in [
+            (rank - 2, "scale_factor_height"),
+            (rank - 1, "scale_factor_width"),
+        ] {
+            x.shape[axis] = scaled(x.shape[axis], c, param)?;
+        }
+        Ok(x.into_types())
+    },
+};
+
+const FACTOR: Dtypes = Dtypes::Of(&[DataType::Fp32, DataType::Int32]);
+
+fn scaled(len: u64, c: &Call<'_>, param: &str) -> Result<u64, String> {
+    let Some(argument) = c.argument(param) else {
+        return Ok(len);
+    };
+    let value = argument
+        .value
+        .ok_or_else(|| format!("`{param}` is no constant"))?;
+    let floats = value
+        .as_floats()
+        .or_else(|| Some(value.as_ints()?.iter().map(|&n| n as f64).collect()));
+    match floats.as_deref() {
+        Some([factor]) if *factor > 0.0 && factor.is_finite() => Ok((len as f64 * factor) as u64),
+        _ => Err(format!("`{param}` is no positive number")),
+    }
+}

@@ -1,0 +1,1 @@
+//! The .mlpackage on disk: Manifest.json, protobuf, weight.bin; reads and writes.

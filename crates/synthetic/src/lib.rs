@@ -1,0 +1,1 @@
+//! Synthetic checkpoints of any family, width, layout and dtype, from a seed.
