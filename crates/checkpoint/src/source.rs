@@ -1,0 +1,68 @@
+//! Where bytes come from.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::Error;
+
+/// Bytes that can be read at any position, from several threads at once.
+pub trait Source: Send + Sync {
+    /// How many bytes there are, as found when the source was opened.
+    fn len_bytes(&self) -> u64;
+
+    /// Fills `buf` with the bytes from `offset_bytes` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] where the source ends before `buf` is full; `buf` then holds anything.
+    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// The file behind it, if it is one on this machine, so that ranges can be copied without passing through memory.
+    fn local_file(&self) -> Option<&File> {
+        None
+    }
+}
+
+/// A file on this machine, read by position. It is not mapped: a mapped file that shrinks kills the process, and
+/// mapped pages count as resident memory.
+#[derive(Debug)]
+pub struct LocalFile {
+    file: File,
+    len_bytes: u64,
+}
+
+impl LocalFile {
+    /// Opens a regular file (or a link to one) for reading.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::NotAFile`], [`Error::Io`].
+    pub fn open(path: &Path) -> Result<LocalFile, Error> {
+        // Asked before opening, since opening a named pipe waits for its other end.
+        if !fs::metadata(path)
+            .map_err(|e| Error::opening(path, e))?
+            .is_file()
+        {
+            return Err(Error::NotAFile {
+                path: path.to_path_buf(),
+            });
+        }
+        let file = File::open(path).map_err(|e| Error::opening(path, e))?;
+        let len_bytes = file.metadata().map_err(|e| Error::opening(path, e))?.len();
+        Ok(LocalFile { file, len_bytes })
+    }
+}
+
+impl Source for LocalFile {
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset_bytes)
+    }
+
+    fn local_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
+}

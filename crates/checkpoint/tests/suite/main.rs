@@ -1,0 +1,6 @@
+//! The crate from outside: files, folders, and the format's own library as judge.
+
+mod agreement;
+mod file;
+mod folder;
+mod samples;

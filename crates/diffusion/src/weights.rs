@@ -1,0 +1,315 @@
+//! A checkpoint as the weights of a UNet: by name for the builder, by byte range for the writer.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use checkpoint::{Checkpoint, Dtype, Tensor};
+use mil::{DataType, WeightError, WeightId, WeightStore};
+
+use crate::config::UnetConfig;
+use crate::convert::{self, Misfits};
+use crate::error::Error;
+use crate::names::{Layout, Names};
+use crate::original::original_names;
+use crate::parameters::Parameters;
+
+/// What happens to finite values beyond fp16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The conversion stops.
+    #[default]
+    Refuse,
+    /// They become ±65504 and are counted.
+    Clamp,
+}
+
+/// Bytes that are read and converted at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// The weights of one UNet in a checkpoint, stored as `fp16`.
+#[derive(Debug)]
+pub struct CheckpointWeights<'c> {
+    checkpoint: &'c Checkpoint,
+    names: &'c Names,
+    config: &'c UnetConfig,
+    overflow: Overflow,
+    entries: Vec<Entry<'c>>,
+    taken: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Entry<'c> {
+    name: String,
+    source: Source<'c>,
+    clamped: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Source<'c> {
+    Tensor(&'c Tensor),
+    Table(Vec<u8>),
+}
+
+impl<'c> CheckpointWeights<'c> {
+    /// The weights that `names` finds in `checkpoint`, for a model of this configuration.
+    pub fn new(
+        checkpoint: &'c Checkpoint,
+        names: &'c Names,
+        config: &'c UnetConfig,
+        overflow: Overflow,
+    ) -> Self {
+        CheckpointWeights {
+            checkpoint,
+            names,
+            config,
+            overflow,
+            entries: Vec::new(),
+            taken: BTreeSet::new(),
+        }
+    }
+
+    /// Checks that no tensor of the UNet was left over.
+    ///
+    /// # Errors
+    /// [`Error::ExtraTensor`] with the first by name.
+    pub fn check_all_taken(&self) -> Result<(), Error> {
+        let left = self
+            .names
+            .iter()
+            .filter(|(d, _)| !self.taken.contains(*d))
+            .map(|(_, n)| n);
+        let mut extra: Vec<&str> = left
+            .chain(self.names.unmapped().iter().map(String::as_str))
+            .collect();
+        extra.sort_unstable();
+        match extra.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::ExtraTensor {
+                tensor: shown(first),
+                count: extra.len(),
+            }),
+        }
+    }
+
+    /// Tensors whose values were clamped so far, with how many.
+    pub fn clamped(&self) -> Vec<(String, u64)> {
+        let counts = self
+            .entries
+            .iter()
+            .map(|e| (e.name.clone(), e.clamped.load(Ordering::Relaxed)));
+        counts.filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// The element types of the tensors taken, each once.
+    pub fn source_dtypes(&self) -> Vec<Dtype> {
+        let dtype = |e: &Entry<'_>| match e.source {
+            Source::Tensor(t) => Some(t.dtype),
+            Source::Table(_) => None,
+        };
+        self.entries
+            .iter()
+            .filter_map(dtype)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
+    fn find(&self, diffusers: &str) -> Option<&'c Tensor> {
+        self.checkpoint.get(self.names.get(diffusers)?)
+    }
+
+    /// The name that a missing tensor would have in this checkpoint.
+    fn checkpoint_name(&self, diffusers: &str) -> String {
+        let name = match self.names.layout {
+            Layout::Diffusers => diffusers.to_owned(),
+            Layout::Original => original_names(self.config, &[diffusers.to_owned()]).remove(0),
+        };
+        format!("{}{name}", self.names.prefix)
+    }
+
+    fn add(&mut self, diffusers: &str, shapes: &[&[u64]]) -> Result<Option<WeightId>, Error> {
+        let Some(tensor) = self.find(diffusers) else {
+            return Ok(None);
+        };
+        if !shapes.contains(&tensor.shape.as_slice()) {
+            let expected = shapes
+                .iter()
+                .map(|s| format!("{s:?}"))
+                .collect::<Vec<_>>()
+                .join(" or ");
+            return Err(Error::Shape {
+                tensor: shown(&tensor.name),
+                expected,
+                found: format!("{:?}", tensor.shape),
+            });
+        }
+        if !convert::is_supported(tensor.dtype) {
+            return Err(Error::Dtype {
+                tensor: shown(&tensor.name),
+                found: tensor.dtype.to_string(),
+            });
+        }
+        self.taken.insert(diffusers.to_owned());
+        Ok(Some(self.push(shown(&tensor.name), Source::Tensor(tensor))))
+    }
+
+    fn require(&mut self, diffusers: &str, shapes: &[&[u64]]) -> Result<WeightId, Error> {
+        self.add(diffusers, shapes)?
+            .ok_or_else(|| Error::MissingTensor {
+                tensor: shown(&self.checkpoint_name(diffusers)),
+                expected: shapes
+                    .iter()
+                    .map(|s| format!("{s:?}"))
+                    .collect::<Vec<_>>()
+                    .join(" or "),
+            })
+    }
+
+    fn push(&mut self, name: String, source: Source<'c>) -> WeightId {
+        self.entries.push(Entry {
+            name,
+            source,
+            clamped: AtomicU64::new(0),
+        });
+        WeightId(self.entries.len() as u32 - 1)
+    }
+
+    fn entry(&self, id: WeightId) -> &Entry<'c> {
+        &self.entries[id.0 as usize]
+    }
+
+    fn read_tensor(
+        &self,
+        entry: &Entry<'_>,
+        tensor: &Tensor,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        let mut misfits = Misfits::default();
+        self.convert(tensor, offset, out, &mut misfits)?;
+        if !misfits.any() {
+            return Ok(());
+        }
+        if misfits.not_finite == 0 && self.overflow == Overflow::Clamp {
+            entry
+                .clamped
+                .fetch_add(misfits.too_large, Ordering::Relaxed);
+            return Ok(());
+        }
+        Err(self.misfit(tensor)?)
+    }
+
+    /// Reads and converts the fp16 bytes from `offset` on. Both ends are even: blobs and pieces are.
+    fn convert(
+        &self,
+        tensor: &Tensor,
+        offset: u64,
+        out: &mut [u8],
+        misfits: &mut Misfits,
+    ) -> Result<(), Error> {
+        thread_local! {
+            static SOURCE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let width = tensor.dtype.size_bits() / 8;
+        SOURCE.with_borrow_mut(|source| {
+            let mut at = offset / 2 * width;
+            for piece in out.chunks_mut(PIECE_BYTES) {
+                source.resize(piece.len() / 2 * width as usize, 0);
+                self.checkpoint.read_at(tensor, at, source)?;
+                at += source.len() as u64;
+                *misfits = misfits.plus(convert::to_fp16(tensor.dtype, source, piece));
+            }
+            Ok(())
+        })
+    }
+
+    /// The error for a tensor in which a misfit was found: counts them all.
+    fn misfit(&self, tensor: &Tensor) -> Result<Error, Error> {
+        let mut misfits = Misfits::default();
+        let mut piece = vec![0; PIECE_BYTES];
+        let total = tensor.num_elements() * 2;
+        let mut at = 0;
+        while at < total {
+            let len = (total - at).min(PIECE_BYTES as u64);
+            self.convert(tensor, at, &mut piece[..len as usize], &mut misfits)?;
+            at += len;
+        }
+        let too_large = misfits.not_finite == 0;
+        let count = if too_large {
+            misfits.too_large
+        } else {
+            misfits.not_finite
+        };
+        let what = if too_large {
+            "too large for fp16"
+        } else {
+            "NaN or infinite"
+        };
+        Ok(Error::NotFinite {
+            tensor: shown(&tensor.name),
+            count,
+            what,
+            too_large,
+        })
+    }
+}
+
+fn shown(name: &str) -> String {
+    name.escape_debug().to_string()
+}
+
+impl Parameters for CheckpointWeights<'_> {
+    fn take(&mut self, name: &str, shape: &[u64]) -> Result<WeightId, Error> {
+        self.require(name, &[shape])
+    }
+
+    fn take_if_present(&mut self, name: &str, shape: &[u64]) -> Result<Option<WeightId>, Error> {
+        self.add(name, &[shape])
+    }
+
+    fn take_projection(
+        &mut self,
+        name: &str,
+        outputs: u64,
+        inputs: u64,
+    ) -> Result<WeightId, Error> {
+        self.require(name, &[&[outputs, inputs], &[outputs, inputs, 1, 1]])
+    }
+
+    fn table(&mut self, name: &str, values: &[f32]) -> WeightId {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.push(name.to_owned(), Source::Table(bytes))
+    }
+}
+
+impl WeightStore for CheckpointWeights<'_> {
+    fn len_bytes(&self, weight: WeightId) -> u64 {
+        match &self.entry(weight).source {
+            Source::Tensor(t) => t.num_elements() * DataType::Fp16.bits() / 8,
+            Source::Table(bytes) => bytes.len() as u64,
+        }
+    }
+
+    fn read_at(
+        &self,
+        weight: WeightId,
+        offset_bytes: u64,
+        out: &mut [u8],
+    ) -> Result<(), WeightError> {
+        let entry = self.entry(weight);
+        match &entry.source {
+            Source::Tensor(tensor) => Ok(self.read_tensor(entry, tensor, offset_bytes, out)?),
+            Source::Table(bytes) => {
+                let start = usize::try_from(offset_bytes)?;
+                let range = start..start.saturating_add(out.len());
+                out.copy_from_slice(bytes.get(range).ok_or("a range outside the table")?);
+                Ok(())
+            }
+        }
+    }
+
+    fn name(&self, weight: WeightId) -> String {
+        self.entry(weight).name.clone()
+    }
+}
