@@ -52,7 +52,7 @@ impl Reader<'_> {
 
     fn dim(&self, name: &str, axis: usize) -> Result<u64, Error> {
         let missing = || Error::MissingTensor {
-            tensor: name.to_owned(),
+            tensor: self.names.of_missing(name),
             expected: "any width".to_owned(),
         };
         let shape = self.shapes.get(name).ok_or_else(missing)?;
@@ -137,6 +137,7 @@ impl Reader<'_> {
             down,
             up,
         };
+        check_ways(&config)?;
         check_groups(&config)?;
         Ok(config)
     }
@@ -213,6 +214,25 @@ impl Reader<'_> {
             }),
         }
     }
+}
+
+/// Checks that the way up takes what the way down leaves: a whole layer or doubling that is missing leaves no other trace
+/// in the names.
+fn check_ways(config: &UnetConfig) -> Result<(), Error> {
+    let layers = |l: &Vec<Option<u32>>| l.len();
+    let halvings = config.down.iter().filter(|b| b.downsample).count();
+    let doublings = config.up.iter().filter(|b| b.upsample).count();
+    let left = 1 + halvings + config.down.iter().map(|b| layers(&b.layers)).sum::<usize>();
+    let taken: usize = config.up.iter().map(|b| layers(&b.layers)).sum();
+    if (left, halvings) == (taken, doublings) {
+        return Ok(());
+    }
+    Err(Error::Unclear {
+        what: "structure".to_owned(),
+        found: format!(
+            "{taken} layers and {doublings} doublings on the way up, where the way down asks for {left} and {halvings}"
+        ),
+    })
 }
 
 fn check_groups(config: &UnetConfig) -> Result<(), Error> {

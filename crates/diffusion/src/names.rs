@@ -6,7 +6,7 @@ use std::fmt;
 use checkpoint::Checkpoint;
 
 use crate::error::Error;
-use crate::original;
+use crate::original::{self, Part};
 use crate::strangers;
 
 /// Prefix of the UNet in a single file of the original layout.
@@ -65,6 +65,8 @@ pub struct Names {
     unmapped: Vec<String>,
     /// Tensors that are no part of the UNet, as the checkpoint names them.
     pub others: Vec<String>,
+    /// How names of the original layout relate to diffusers'; none in diffusers' own layout.
+    parts: Vec<Part>,
 }
 
 impl Names {
@@ -87,14 +89,18 @@ impl Names {
             None => false,
         };
         let (ours, others): (Vec<&str>, Vec<&str>) = all.into_iter().partition(belongs);
+        strangers::refuse_relatives(ours.iter().copied())?;
         let bare: Vec<&str> = ours.iter().map(|n| &n[prefix.len()..]).collect();
-        strangers::refuse_relatives(bare.iter().copied())?;
-        let (mapped, unmapped) = match layout {
-            Layout::Original => original::to_diffusers(&bare),
-            Layout::Diffusers => (
-                bare.iter().map(|&n| (n.to_owned(), n)).collect(),
-                Vec::new(),
-            ),
+        let (parts, (mapped, unmapped)) = match layout {
+            Layout::Original => {
+                let parts = original::parts_of_names(&bare);
+                let names = original::to_diffusers(&parts, &bare);
+                (parts, names)
+            }
+            Layout::Diffusers => {
+                let same = bare.iter().map(|&n| (n.to_owned(), n)).collect();
+                (Vec::new(), (same, Vec::new()))
+            }
         };
         let full = |bare: &str| format!("{prefix}{bare}");
         Ok(Names {
@@ -106,12 +112,20 @@ impl Names {
                 .collect(),
             unmapped: unmapped.into_iter().map(full).collect(),
             others: others.into_iter().map(str::to_owned).collect(),
+            parts,
         })
     }
 
     /// The checkpoint's name of a tensor that diffusers calls `diffusers`.
     pub fn get(&self, diffusers: &str) -> Option<&str> {
         self.by_diffusers.get(diffusers).map(String::as_str)
+    }
+
+    /// The name that a missing tensor would have in the checkpoint, as far as the names of the others tell.
+    pub(crate) fn of_missing(&self, diffusers: &str) -> String {
+        let original = self.parts.iter().find_map(|p| p.to_original(diffusers));
+        let name = original.as_deref().unwrap_or(diffusers);
+        format!("{}{name}", self.prefix)
     }
 
     /// diffusers' names of the UNet's tensors, each with the checkpoint's.

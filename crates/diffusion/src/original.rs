@@ -31,7 +31,7 @@ const RESNET: &[(&str, &str)] = &[
 
 /// A part of the model: what both layouts call it, and how the names inside it relate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Part {
+pub(crate) struct Part {
     diffusers: String,
     original: String,
     inside: Inside,
@@ -73,7 +73,7 @@ impl Part {
     }
 
     /// The original name of one of diffusers' that belongs to this part.
-    fn to_original(&self, diffusers: &str) -> Option<String> {
+    pub(crate) fn to_original(&self, diffusers: &str) -> Option<String> {
         let rest = diffusers.strip_prefix(&self.diffusers)?.strip_prefix('.')?;
         let Inside::Resnet = self.inside else {
             return Some(format!("{}.{rest}", self.original));
@@ -172,14 +172,20 @@ fn middle(attends: bool) -> Vec<Part> {
     parts
 }
 
+/// The parts of a model whose tensors have these original names (without prefix): the structure is read off the names
+/// themselves, so that no config is needed.
+pub(crate) fn parts_of_names(names: &[&str]) -> Vec<Part> {
+    Numbered::read(names).parts()
+}
+
 /// diffusers' names for the original names of a UNet's tensors (without prefix), and the names that have none.
-///
-/// The structure is read off the names themselves, so that no config is needed.
-pub(crate) fn to_diffusers<'a>(names: &[&'a str]) -> (BTreeMap<String, &'a str>, Vec<&'a str>) {
-    let parts = Numbered::read(names).parts();
+pub(crate) fn to_diffusers<'a>(
+    parts: &[Part],
+    names: &[&'a str],
+) -> (BTreeMap<String, &'a str>, Vec<&'a str>) {
     // Names are looked up by what stands before their second or third dot, so that a long list stays linear.
     let mut by_original: BTreeMap<&str, &Part> = BTreeMap::new();
-    for part in &parts {
+    for part in parts {
         by_original.insert(&part.original, part);
     }
     let mut mapped = BTreeMap::new();

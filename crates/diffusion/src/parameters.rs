@@ -21,12 +21,6 @@ pub trait Parameters {
     /// There is none, or it has another shape.
     fn take(&mut self, name: &str, shape: &[u64]) -> Result<WeightId, Error>;
 
-    /// A weight as [`Parameters::take`], if there is one: for biases that some layouts leave out.
-    ///
-    /// # Errors
-    /// It has another shape.
-    fn take_if_present(&mut self, name: &str, shape: &[u64]) -> Result<Option<WeightId>, Error>;
-
     /// A 1x1 projection, stored as `[out, in]` or as `[out, in, 1, 1]`.
     ///
     /// # Errors
@@ -62,10 +56,6 @@ impl Parameters for Recorder {
             shape: shape.to_vec(),
         });
         Ok(id)
-    }
-
-    fn take_if_present(&mut self, name: &str, shape: &[u64]) -> Result<Option<WeightId>, Error> {
-        self.take(name, shape).map(Some)
     }
 
     fn take_projection(

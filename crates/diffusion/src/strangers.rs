@@ -17,22 +17,7 @@ const PART_HELP: &str = "give the file that holds the UNet, or the whole pipelin
 
 const STRANGERS: &[Stranger] = &[
     Stranger {
-        shows: |n| {
-            ["lora_unet_", "lora_te", "lora_transformer_"]
-                .iter()
-                .any(|p| n.starts_with(p))
-                || [
-                    ".lora_up.",
-                    ".lora_down.",
-                    ".lora_A.",
-                    ".lora_B.",
-                    ".lora.up.",
-                    ".lora.down.",
-                    ".hada_w1_a",
-                ]
-                .iter()
-                .any(|p| n.contains(p))
-        },
+        shows: is_lora,
         what: "a LoRA",
         help: "a LoRA changes a model and is none itself; merge it into its base checkpoint first",
     },
@@ -92,6 +77,22 @@ const STRANGERS: &[Stranger] = &[
     },
 ];
 
+fn is_lora(name: &str) -> bool {
+    const STARTS: &[&str] = &["lora_unet_", "lora_te", "lora_transformer_"];
+    const PARTS: &[&str] = &[
+        ".lora_up.",
+        ".lora_down.",
+        ".lora_A.",
+        ".lora_B.",
+        ".lora.up.",
+        ".lora.down.",
+        "_lora.up.",
+        "_lora.down.",
+        ".hada_w1_a",
+    ];
+    STARTS.iter().any(|p| name.starts_with(p)) || PARTS.iter().any(|p| name.contains(p))
+}
+
 /// What a checkpoint without a UNet looks like.
 pub(crate) fn recognise<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Error {
     for stranger in STRANGERS {
@@ -118,16 +119,25 @@ pub(crate) fn recognise<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Err
     }
 }
 
-/// Refuses what has the shape of a UNet but takes more inputs than one; `names` are diffusers' names of the UNet's own tensors.
-pub(crate) fn refuse_relatives<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
-    match names
-        .find(|n| n.contains("time_embedding.cond_proj") || n.contains("time_embed.cond_proj"))
-    {
-        Some(name) => Err(Error::Stranger {
+/// Refuses what has a UNet's names but is another thing; `names` are the checkpoint's, of what looks like the UNet's own.
+pub(crate) fn refuse_relatives<'a>(
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), Error> {
+    let is_guided =
+        |n: &&str| n.contains("time_embedding.cond_proj") || n.contains("time_embed.cond_proj");
+    if let Some(name) = names.clone().find(is_guided) {
+        return Err(Error::Stranger {
             what: "a guidance-embedded UNet (LCM)".to_owned(),
             found: format!("tensor `{}`", name.escape_debug()),
             help: LCM_HELP.to_owned(),
-        }),
-        None => Ok(()),
+        });
+    }
+    // Leftovers of a LoRA stand beside a whole UNet; a LoRA by itself may have a UNet's names, but not its convolutions.
+    let is_whole = names
+        .clone()
+        .any(|n| n.ends_with("conv_in.weight") || n.ends_with("input_blocks.0.0.weight"));
+    match names.clone().find(|n| is_lora(n)) {
+        Some(_) if !is_whole => Err(recognise(names)),
+        _ => Ok(()),
     }
 }

@@ -200,7 +200,22 @@ impl<'c> CheckpointWeights<'c> {
         Err(self.misfit(tensor)?)
     }
 
-    /// Reads and converts the fp16 bytes from `offset` on. Both ends are even: blobs and pieces are.
+    /// As [`CheckpointWeights::read_tensor`] for a range that begins or ends within an element.
+    fn read_unaligned(
+        &self,
+        entry: &Entry<'_>,
+        tensor: &Tensor,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        let skipped = (offset % 2) as usize;
+        let mut whole = vec![0; (skipped + out.len()).next_multiple_of(2)];
+        self.read_tensor(entry, tensor, offset - offset % 2, &mut whole)?;
+        out.copy_from_slice(&whole[skipped..][..out.len()]);
+        Ok(())
+    }
+
+    /// Reads and converts the fp16 bytes from `offset` on; both ends are even.
     fn convert(
         &self,
         tensor: &Tensor,
@@ -264,10 +279,6 @@ impl Parameters for CheckpointWeights<'_> {
         self.require(name, &[shape])
     }
 
-    fn take_if_present(&mut self, name: &str, shape: &[u64]) -> Result<Option<WeightId>, Error> {
-        self.add(name, &[shape])
-    }
-
     fn take_projection(
         &mut self,
         name: &str,
@@ -298,15 +309,22 @@ impl WeightStore for CheckpointWeights<'_> {
         out: &mut [u8],
     ) -> Result<(), WeightError> {
         let entry = self.entry(weight);
+        let end = offset_bytes.checked_add(out.len() as u64);
+        if end.is_none_or(|end| end > self.len_bytes(weight)) {
+            return Err("a range outside the weight".into());
+        }
         match &entry.source {
-            Source::Tensor(tensor) => Ok(self.read_tensor(entry, tensor, offset_bytes, out)?),
+            Source::Tensor(tensor)
+                if offset_bytes.is_multiple_of(2) && out.len().is_multiple_of(2) =>
+            {
+                self.read_tensor(entry, tensor, offset_bytes, out)?;
+            }
+            Source::Tensor(tensor) => self.read_unaligned(entry, tensor, offset_bytes, out)?,
             Source::Table(bytes) => {
-                let start = usize::try_from(offset_bytes)?;
-                let range = start..start.saturating_add(out.len());
-                out.copy_from_slice(bytes.get(range).ok_or("a range outside the table")?);
-                Ok(())
+                out.copy_from_slice(&bytes[offset_bytes as usize..][..out.len()]);
             }
         }
+        Ok(())
     }
 
     fn name(&self, weight: WeightId) -> String {

@@ -23,6 +23,7 @@ pub mod names;
 pub mod ops;
 mod opset;
 mod program;
+pub mod text;
 mod types;
 mod verify;
 mod weights;

@@ -271,6 +271,11 @@ impl Function {
         self.specializations.get(&self.opset).copied()
     }
 
+    /// Every operation of the arena, nested ones included.
+    pub fn ops(&self) -> impl Iterator<Item = &Operation> {
+        self.ops.iter()
+    }
+
     /// Number of values in the arena.
     pub fn num_values(&self) -> usize {
         self.values.len()

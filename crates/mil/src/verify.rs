@@ -301,7 +301,7 @@ impl<'p> Checker<'p> {
         for message in check_params(&call) {
             self.breach(Some(op), message);
         }
-        if self.breaches.len() == before && all_fixed(&call) {
+        if self.breaches.len() == before && can_tell(&call) {
             self.outputs(op, &call);
         }
     }
@@ -351,12 +351,18 @@ fn declared_fits(declared: &ValueType, inferred: &ValueType) -> bool {
     }
 }
 
-fn all_fixed(call: &Call<'_>) -> bool {
+/// Whether all operands have fixed shapes, and the constants that shapes depend on are at hand: not computed from others, nor
+/// in the weight file, where Core ML's tools put longer ones from iOS 18 on.
+fn can_tell(call: &Call<'_>) -> bool {
     let dynamic = ["shape", "begin", "end"];
     call.arguments.iter().all(|(name, list)| {
+        let param = call.spec.param(name);
+        let decides = dynamic.contains(name)
+            || param.is_some_and(|p| p.constant && matches!(p.dtypes, Dtypes::Of(_)));
         list.iter().all(|a| {
             let fixed = a.ty.as_tensor().is_some_and(|t| t.shape().is_some());
-            fixed && (!dynamic.contains(name) || a.value.is_some())
+            let at_hand = a.value.is_some_and(|c| matches!(c.data, Data::Tensor(_)));
+            fixed && (at_hand || !decides)
         })
     })
 }
@@ -403,12 +409,12 @@ fn check_dtype(
     opset: Opset,
     shared: &mut Option<DataType>,
 ) -> Result<(), String> {
-    let own = allowed == Dtypes::FloatOwn && opset >= Opset::CoreMl7;
+    let own = matches!(allowed, Dtypes::FloatOwn | Dtypes::NumberOwn) && opset >= Opset::CoreMl7;
     let in_set = |d: DataType| match allowed {
         Dtypes::Any => true,
         Dtypes::Of(set) => set.contains(&d),
         Dtypes::Float | Dtypes::FloatOwn => d.is_float(),
-        Dtypes::Number => d.is_float() || d == DataType::Int32,
+        Dtypes::Number | Dtypes::NumberOwn => d.is_float() || d == DataType::Int32,
     };
     if allowed == Dtypes::Any {
         return Ok(());
@@ -416,7 +422,7 @@ fn check_dtype(
     let Some(dtype) = dtype.filter(|&d| in_set(d)) else {
         return Err(match allowed {
             Dtypes::Of(set) => format!("one of {set:?}").to_lowercase(),
-            Dtypes::Number => "fp16, fp32 or int32".to_owned(),
+            Dtypes::Number | Dtypes::NumberOwn => "fp16, fp32 or int32".to_owned(),
             _ => "fp16 or fp32".to_owned(),
         });
     };

@@ -54,7 +54,13 @@ fn attention(c: &super::Call<'_>) -> Result<Vec<ValueType>, String> {
     let mut shape = qb.to_vec();
     shape.extend([*l, *s]);
     if let Some(mask) = c.optional_tensor("attn_mask") {
-        broadcast(&mask?.shape, &shape)?;
+        let mask = mask?;
+        if mask.shape.last() != Some(s) || broadcast(&mask.shape, &shape)? != shape {
+            return Err(format!(
+                "`attn_mask` {:?} does not broadcast to {shape:?}",
+                mask.shape
+            ));
+        }
     }
     shape.truncate(qb.len());
     shape.extend([*l, *ev]);

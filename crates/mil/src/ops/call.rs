@@ -74,6 +74,20 @@ impl<'a> Call<'a> {
             .ok_or_else(|| format!("`{param}` is missing"))
     }
 
+    /// That indices are `int32` before iOS 17, which brought narrower ones.
+    pub(super) fn check_index_types(&self, params: &[&str]) -> Result<(), String> {
+        let narrow = |p: &&&str| {
+            let ty = self.argument(p).and_then(|a| a.ty.as_tensor());
+            ty.is_some_and(|t| t.dtype != DataType::Int32)
+        };
+        match params.iter().find(narrow) {
+            Some(param) if self.opset < Opset::CoreMl7 => {
+                Err(format!("`{param}` must be int32 before {}", Opset::CoreMl7))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A constant integer, if given.
     pub(super) fn optional_int(&self, param: &str) -> Result<Option<i64>, String> {
         match self.optional_ints(param)?.as_deref() {
@@ -123,6 +137,9 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Ranks above are refused, so that a hostile program cannot make inference slow. Core ML runs up to 5.
+pub(super) const MAX_RANK: usize = 64;
+
 /// Element type and fixed shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shaped {
@@ -131,13 +148,19 @@ pub(super) struct Shaped {
 }
 
 impl Shaped {
-    fn of(param: &str, ty: &ValueType) -> Result<Shaped, String> {
+    pub(super) fn of(param: &str, ty: &ValueType) -> Result<Shaped, String> {
         let ty = ty
             .as_tensor()
             .ok_or_else(|| format!("`{param}` is `{ty}`, expected a tensor"))?;
         let shape = ty
             .shape()
             .ok_or_else(|| format!("`{param}` has no fixed shape"))?;
+        if shape.len() > MAX_RANK {
+            return Err(format!(
+                "`{param}` has rank {}, expected at most {MAX_RANK}",
+                shape.len()
+            ));
+        }
         Ok(Shaped {
             dtype: ty.dtype,
             shape,

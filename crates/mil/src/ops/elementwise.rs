@@ -64,7 +64,12 @@ pub(super) const SUB: OpSpec = binary_number("sub");
 pub(super) const RSQRT: OpSpec = OpSpec {
     name: "rsqrt",
     since: Opset::CoreMl5,
-    params: &[float("x"), float("epsilon").optional().constant()],
+    params: &[
+        float("x"),
+        Param::new("epsilon", Dtypes::FloatOwn)
+            .optional()
+            .constant(),
+    ],
     infer: same,
 };
 
@@ -94,10 +99,22 @@ const CASTS_IOS17: &[DataType] = &[
     DataType::Uint16,
 ];
 
+/// Element types of what is cast.
+const CASTABLE: Dtypes = Dtypes::Of(&[
+    DataType::Fp16,
+    DataType::Fp32,
+    DataType::Int32,
+    DataType::Bool,
+    DataType::Int8,
+    DataType::Uint8,
+    DataType::Int16,
+    DataType::Uint16,
+]);
+
 pub(super) const CAST: OpSpec = OpSpec {
     name: "cast",
     since: Opset::CoreMl5,
-    params: &[Param::new("x", Dtypes::Any), string("dtype")],
+    params: &[Param::new("x", CASTABLE), string("dtype")],
     infer: |c| {
         let text = c.optional_str("dtype")?.ok_or("`dtype` is missing")?;
         let allowed = |d: &DataType| {
@@ -107,6 +124,12 @@ pub(super) const CAST: OpSpec = OpSpec {
         let dtype =
             dtype.ok_or_else(|| format!("`{text}` is no type that {} casts to", c.opset))?;
         let x = c.tensor("x")?;
+        if !allowed(&x.dtype) {
+            return Err(format!(
+                "`x` is `{}`, which {} does not cast",
+                x.dtype, c.opset
+            ));
+        }
         Ok(vec![ValueType::tensor(dtype, &x.shape)])
     },
 };

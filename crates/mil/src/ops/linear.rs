@@ -3,7 +3,7 @@
 use super::call::{Call, broadcast};
 use super::{Dtypes, OpSpec, Param, boolean, float, int32, string};
 use crate::opset::Opset;
-use crate::types::ValueType;
+use crate::types::{DataType, ValueType};
 
 pub(super) const CONV: OpSpec = OpSpec {
     name: "conv",
@@ -35,7 +35,14 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         .ok()
         .filter(|&g| g > 0)
         .ok_or("`groups` is not positive")?;
-    if w.shape[1].checked_mul(groups) != Some(x.shape[1]) || w.shape[0] % groups != 0 {
+    check_versions(c)?;
+    if w.shape[0] % groups != 0 {
+        return Err(format!(
+            "{} output channels do not divide into {groups} groups",
+            w.shape[0]
+        ));
+    }
+    if w.shape[1].checked_mul(groups) != Some(x.shape[1]) {
         return Err(format!(
             "`x` has {} channels, `weight` {:?} takes {} x {groups} groups",
             x.shape[1], w.shape, w.shape[1]
@@ -67,6 +74,9 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         list("dilations", n, 1)?,
         list("pad", 2 * n, 0)?,
     );
+    if dilations.iter().any(|&d| d != 1) && !c.argument("weight").is_some_and(|w| w.constant) {
+        return Err("`dilations` other than 1 need a constant `weight`".to_owned());
+    }
     let pad_type = c.optional_str("pad_type")?.unwrap_or("valid");
     let mut shape = vec![x.shape[0], w.shape[0]];
     for i in 0..n {
@@ -76,6 +86,7 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
                 .ok_or("`pad` overflows")?,
             "valid" => 0,
             "same" | "same_lower" => {
+                positive("dilations", dilations[i])?;
                 shape.push(x.shape[2 + i].div_ceil(positive("strides", strides[i])?));
                 continue;
             }
@@ -94,6 +105,20 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         )?);
     }
     Ok(x.with_shape(shape).into_types())
+}
+
+/// What `conv` took on with later operation sets.
+fn check_versions(c: &Call<'_>) -> Result<(), String> {
+    if c.opset < Opset::CoreMl6 && c.optional_str("pad_type")? == Some("same_lower") {
+        return Err(format!("`pad_type` same_lower needs {}", Opset::CoreMl6));
+    }
+    if c.opset < Opset::CoreMl7 && c.argument("bias").is_some_and(|b| !b.constant) {
+        return Err(format!(
+            "`bias` must be a constant before {}",
+            Opset::CoreMl7
+        ));
+    }
+    Ok(())
 }
 
 fn positive(name: &str, n: i64) -> Result<u64, String> {
@@ -121,14 +146,20 @@ pub(super) const LINEAR: OpSpec = OpSpec {
     since: Opset::CoreMl5,
     params: &[
         Param::new("x", Dtypes::Number),
-        Param::new("weight", Dtypes::FloatOwn).constant(),
-        Param::new("bias", Dtypes::FloatOwn).optional().constant(),
+        Param::new("weight", Dtypes::NumberOwn).constant(),
+        Param::new("bias", Dtypes::NumberOwn).optional().constant(),
     ],
     infer: |c| {
         let (x, w) = (c.tensor("x")?, c.tensor("weight")?);
         let [dout, din] = w.shape[..] else {
             return Err(format!("`weight` {:?}, expected rank 2", w.shape));
         };
+        if let Some(bias) = c.optional_tensor("bias") {
+            let bias = bias?;
+            if bias.shape != [dout] {
+                return Err(format!("`bias` {:?}, expected [{dout}]", bias.shape));
+            }
+        }
         let mut shape = x.shape.clone();
         match shape.last_mut() {
             Some(last) if *last == din => *last = dout,
@@ -143,17 +174,25 @@ pub(super) const MATMUL: OpSpec = OpSpec {
     since: Opset::CoreMl5,
     params: &[
         Param::new("x", Dtypes::Number),
-        Param::new("y", Dtypes::Number),
+        Param::new("y", Dtypes::NumberOwn),
         boolean("transpose_x").optional(),
         boolean("transpose_y").optional(),
     ],
     infer: matmul,
 };
 
+/// `[.., I, K]` by `[.., K, J]`, what comes before broadcast; `x` may be a vector `[K]`, whose result has no `I`.
 fn matmul(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let (x, y) = (c.tensor("x")?, c.tensor("y")?);
-    let (Some((a, [ar, ac])), Some((b, [br, bc]))) = (
-        x.shape.split_last_chunk::<2>(),
+    let (flip_x, flip_y) = (c.flag("transpose_x")?, c.flag("transpose_y")?);
+    let is_vector = x.rank() == 1 && !flip_x;
+    let matrix = if is_vector {
+        [&[1], &x.shape[..]].concat()
+    } else {
+        x.shape.clone()
+    };
+    let (Some((a, &[mut rows, mut inner])), Some((b, &[mut inner_y, mut columns]))) = (
+        matrix.split_last_chunk::<2>(),
         y.shape.split_last_chunk::<2>(),
     ) else {
         return Err(format!(
@@ -161,16 +200,12 @@ fn matmul(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
             x.shape, y.shape
         ));
     };
-    let (rows, inner) = if c.flag("transpose_x")? {
-        (ac, ar)
-    } else {
-        (ar, ac)
-    };
-    let (inner_y, columns) = if c.flag("transpose_y")? {
-        (bc, br)
-    } else {
-        (br, bc)
-    };
+    if flip_x {
+        std::mem::swap(&mut rows, &mut inner);
+    }
+    if flip_y {
+        std::mem::swap(&mut inner_y, &mut columns);
+    }
     if inner != inner_y {
         return Err(format!(
             "`x` {:?} and `y` {:?} share no inner size ({inner} and {inner_y})",
@@ -178,8 +213,25 @@ fn matmul(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         ));
     }
     let mut shape = broadcast(a, b)?;
-    shape.extend([*rows, *columns]);
-    Ok(x.with_shape(shape).into_types())
+    if !is_vector {
+        shape.push(rows);
+    }
+    shape.push(columns);
+    let dtype = matmul_dtype(c, x.dtype, y.dtype)?;
+    Ok(vec![ValueType::tensor(dtype, &shape)])
+}
+
+/// That of the operand which is no `const`, if one is; else both must agree.
+fn matmul_dtype(c: &Call<'_>, x: DataType, y: DataType) -> Result<DataType, String> {
+    let is_const = |name| c.argument(name).is_some_and(|a| a.value.is_some());
+    match (is_const("x"), is_const("y")) {
+        _ if x == y => Ok(x),
+        (false, true) => Ok(x),
+        (true, false) => Ok(y),
+        _ => Err(format!(
+            "`y` is `{y}`, expected `{x}` as `x` has: they differ only where one is a `const`"
+        )),
+    }
 }
 
 pub(super) const EINSUM: OpSpec = OpSpec {

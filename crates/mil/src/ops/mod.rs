@@ -64,6 +64,8 @@ pub enum Dtypes {
     FloatOwn,
     /// `fp16`, `fp32` or `int32`, the same for all operands of the operation.
     Number,
+    /// As [`Dtypes::Number`], from iOS 17 on of its own.
+    NumberOwn,
     /// Any of these, whatever the other operands have.
     Of(&'static [DataType]),
     /// Anything.

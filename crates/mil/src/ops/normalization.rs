@@ -50,6 +50,7 @@ pub(super) const LAYER_NORM: OpSpec = OpSpec {
             None => (0..x.rank()).collect(),
         };
         axes.sort_unstable();
+        axes.dedup();
         let normalized: Vec<u64> = axes.iter().map(|&a| x.shape[a]).collect();
         check_shape(c, "gamma", &normalized)?;
         check_shape(c, "beta", &normalized)?;

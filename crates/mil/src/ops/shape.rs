@@ -1,17 +1,12 @@
 //! Operations that move elements without changing them, all of them kept.
 
-use super::call::Call;
+use super::call::{Call, MAX_RANK, Shaped};
 use super::{Dtypes, OpSpec, Param, boolean, float, int32};
 use crate::opset::Opset;
 use crate::types::{DataType, ValueType};
 
 /// Element types of shapes and indices: `int32`, and from iOS 17 on narrower ones.
-const INDEX: Dtypes = Dtypes::Of(&[
-    DataType::Int32,
-    DataType::Int16,
-    DataType::Uint16,
-    DataType::Int8,
-]);
+const INDEX: Dtypes = Dtypes::Of(&[DataType::Int32, DataType::Int16, DataType::Int8]);
 
 pub(super) const RESHAPE: OpSpec = OpSpec {
     name: "reshape",
@@ -20,8 +15,10 @@ pub(super) const RESHAPE: OpSpec = OpSpec {
     infer: reshape,
 };
 
-/// One size may be -1; 0 copies a size where the ranks are equal.
+/// One size may be -1; 0 copies a size: that of the same axis where the ranks are equal, from iOS 17 on that of the axis which
+/// is as far from the last one, 1 if there is none.
 fn reshape(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    c.check_index_types(&["shape"])?;
     let x = c.tensor("x")?;
     let target = c.ints("shape")?;
     let mismatch = || format!("shape {target:?} for a tensor of shape {:?}", x.shape);
@@ -34,6 +31,10 @@ fn reshape(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
                 1
             }
             0 if target.len() == x.rank() => x.shape[i],
+            0 if c.opset >= Opset::CoreMl7 => (i + x.rank())
+                .checked_sub(target.len())
+                .map_or(1, |axis| x.shape[axis]),
+            0 => return Err(mismatch()),
             n => u64::try_from(n).map_err(|_| mismatch())?,
         });
     }
@@ -75,6 +76,9 @@ pub(super) const EXPAND_DIMS: OpSpec = OpSpec {
     infer: |c| {
         let x = c.tensor("x")?;
         let axes = c.ints("axes")?;
+        if axes.len() > MAX_RANK {
+            return Err(format!("{} axes, expected at most {MAX_RANK}", axes.len()));
+        }
         let grown = x.with_shape(vec![1; x.rank() + axes.len()]);
         let axes = axes
             .iter()
@@ -138,34 +142,33 @@ pub(super) const CONCAT: OpSpec = OpSpec {
 fn concat(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let axis = c.optional_int("axis")?.ok_or("`axis` is missing")?;
     let interleave = c.flag("interleave")?;
-    let mut joined: Option<super::call::Shaped> = None;
-    for argument in c.all("values") {
-        let one = Call {
-            spec: c.spec,
-            opset: c.opset,
-            arguments: [("values", vec![*argument])].into(),
-        }
-        .tensor("values")?;
-        let axis = one.axis(axis)?;
-        let Some(all) = &mut joined else {
-            joined = Some(one);
-            continue;
-        };
-        let fits = all.rank() == one.rank() && all.dtype == one.dtype;
-        let same = |i: usize| (i == axis && !interleave) || all.shape[i] == one.shape[i];
-        if !fits || !(0..all.rank()).all(same) {
+    let mut values = c
+        .all("values")
+        .iter()
+        .map(|a| Shaped::of("values", a.ty))
+        .collect::<Result<Vec<_>, _>>()?;
+    if values.iter().all(|v| v.rank() == 0) {
+        // Scalars join to a vector.
+        values.iter_mut().for_each(|v| v.shape.push(1));
+    }
+    let first = values.first().ok_or("`values` is empty")?;
+    let axis = first.axis(axis)?;
+    let mut shape = first.shape.clone();
+    shape[axis] = 0;
+    for one in &values {
+        let same = |(i, n): (usize, &u64)| (i == axis && !interleave) || first.shape[i] == *n;
+        let fits = first.rank() == one.rank() && first.dtype == one.dtype;
+        if !fits || !one.shape.iter().enumerate().all(same) {
             return Err(format!(
                 "{:?} {} does not join {:?} {} along axis {axis}",
-                one.shape, one.dtype, all.shape, all.dtype
+                one.shape, one.dtype, first.shape, first.dtype
             ));
         }
-        all.shape[axis] = all.shape[axis]
-            .checked_add(one.shape[axis])
+        shape[axis] = one.shape[axis]
+            .checked_add(shape[axis])
             .ok_or("size overflows")?;
     }
-    joined
-        .map(super::call::Shaped::into_types)
-        .ok_or_else(|| "`values` is empty".to_owned())
+    Ok(first.with_shape(shape).into_types())
 }
 
 pub(super) const UPSAMPLE_NEAREST_NEIGHBOR: OpSpec = OpSpec {
@@ -183,6 +186,13 @@ pub(super) const UPSAMPLE_NEAREST_NEIGHBOR: OpSpec = OpSpec {
     infer: |c| {
         let mut x = c.tensor("x")?;
         let rank = x.rank();
+        let dtypes = ["scale_factor_height", "scale_factor_width"]
+            .map(|p| c.argument(p).and_then(|a| Some(a.ty.as_tensor()?.dtype)));
+        if let [Some(height), Some(width)] = dtypes
+            && height != width
+        {
+            return Err(format!("scale factors of `{height}` and `{width}`"));
+        }
         if rank < 3 {
             return Err(format!("`x` {:?}, expected rank 3 or more", x.shape));
         }
@@ -209,7 +219,10 @@ fn scaled(len: u64, c: &Call<'_>, param: &str) -> Result<u64, String> {
         .as_floats()
         .or_else(|| Some(value.as_ints()?.iter().map(|&n| n as f64).collect()));
     match floats.as_deref() {
-        Some([factor]) if *factor > 0.0 && factor.is_finite() => Ok((len as f64 * factor) as u64),
+        // In single precision, as the factor is held.
+        Some([factor]) if *factor > 0.0 && factor.is_finite() => {
+            Ok((len as f32 * *factor as f32) as u64)
+        }
         _ => Err(format!("`{param}` is no positive number")),
     }
 }

@@ -17,6 +17,9 @@ pub(super) const SPLIT: OpSpec = OpSpec {
     infer: split,
 };
 
+/// More pieces are refused: a short program must not ask for memory without bound.
+const MAX_PIECES: u64 = 1 << 16;
+
 fn split(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let x = c.tensor("x")?;
     let axis = x.axis(c.optional_int("axis")?.ok_or("`axis` is missing")?)?;
@@ -32,13 +35,17 @@ fn split(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         (None, Some(n)) => {
             let n = u64::try_from(n)
                 .ok()
-                .filter(|&n| n > 0 && n <= len && len % n == 0);
+                .filter(|&n| n > 0 && n <= len.min(MAX_PIECES) && len % n == 0);
             let n =
                 n.ok_or_else(|| format!("an axis of {len} does not split evenly by `num_splits`"))?;
             vec![len / n; usize::try_from(n).map_err(|_| "too many pieces")?]
         }
         (None, None) => return Err("one of `num_splits` and `split_sizes` is needed".to_owned()),
     };
+    let asked = c.optional_int("num_splits")?;
+    if asked.is_some_and(|n| i64::try_from(sizes.len()) != Ok(n)) {
+        return Err(format!("{} `split_sizes`, not `num_splits`", sizes.len()));
+    }
     if sizes.iter().try_fold(0u64, |sum, &n| sum.checked_add(n)) != Some(len) {
         return Err(format!(
             "pieces of {sizes:?} do not make up an axis of {len}"
@@ -61,7 +68,7 @@ pub(super) const SLICE_BY_INDEX: OpSpec = OpSpec {
         Param::new("x", Dtypes::Any),
         Param::new("begin", INDEX),
         Param::new("end", INDEX),
-        int32("stride").optional(),
+        Param::new("stride", INDEX).optional().constant(),
         boolean("begin_mask").optional(),
         boolean("end_mask").optional(),
         boolean("squeeze_mask").optional(),
@@ -70,6 +77,7 @@ pub(super) const SLICE_BY_INDEX: OpSpec = OpSpec {
 };
 
 fn slice(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    c.check_index_types(&["begin", "end", "stride"])?;
     let x = c.tensor("x")?;
     let rank = x.rank();
     let (begin, end) = (c.ints("begin")?, c.ints("end")?);
@@ -112,28 +120,52 @@ fn slice(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     Ok(x.with_shape(shape).into_types())
 }
 
-/// Number of positions of `begin..end` by `stride`, with negative bounds counted from the end, as in numpy.
+/// Number of positions of `begin..end` by `stride`, as coremltools infers it; a bound that is masked is absent. It differs from
+/// numpy: with two bounds of one sign the size of the axis does not matter for lengths of 0 and 1, bounds in the wrong order are
+/// refused, an axis of size 1 otherwise stays, and a negative bound stops at the first position, whatever the direction.
 fn slice_len(
     len: u64,
     (begin, end): (Option<i64>, Option<i64>),
     stride: i64,
 ) -> Result<u64, String> {
     let len = i64::try_from(len).map_err(|_| "size overflows".to_owned())?;
-    let (low, high) = if stride > 0 { (0, len) } else { (-1, len - 1) };
-    let place = |n: i64| if n < 0 { n.saturating_add(len) } else { n }.clamp(low, high);
-    let (first, last) = if stride > 0 { (0, len) } else { (len - 1, -1) };
-    let (first, last) = (begin.map_or(first, place), end.map_or(last, place));
-    match stride {
-        0 => Err("`stride` holds 0".to_owned()),
-        s if s > 0 => Ok((last - first)
-            .max(0)
-            .unsigned_abs()
-            .div_ceil(s.unsigned_abs())),
-        s => Ok((first - last)
-            .max(0)
-            .unsigned_abs()
-            .div_ceil(s.unsigned_abs())),
+    let step = stride.unsigned_abs();
+    if step == 0 {
+        return Err("`stride` holds 0".to_owned());
     }
+    let forward = stride > 0;
+    let length = |from: i64, to: i64| to.saturating_sub(from).max(0).unsigned_abs().div_ceil(step);
+    match (begin, end) {
+        (None, None) => return Ok(length(0, len)),
+        (Some(b), Some(e)) if (b < 0) == (e < 0) && forward == (b >= 0) => {
+            let (from, to) = if forward { (b, e) } else { (e, b) };
+            if to < from {
+                return Err(format!("bounds {b} and {e} by a stride of {stride}"));
+            }
+            if length(from, to) <= 1 {
+                return Ok(length(from, to));
+            }
+        }
+        (Some(0), None) if !forward => return Ok(1),
+        (Some(-1), None) if forward => return Ok(1),
+        _ => {}
+    }
+    if len == 1 {
+        return Ok(1);
+    }
+    let place = |n: i64| {
+        if n < 0 {
+            n.saturating_add(len).max(0)
+        } else {
+            n
+        }
+    };
+    let (begin, end) = (begin.map(place), end.map(place));
+    Ok(if forward {
+        length(begin.unwrap_or(0), end.map_or(len, |e| e.min(len)))
+    } else {
+        length(end.unwrap_or(-1), begin.map_or(len - 1, |b| b.min(len - 1)))
+    })
 }
 
 #[cfg(test)]
@@ -141,18 +173,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_have_the_length_of_numpys() {
+    fn slices_have_the_length_that_coremltools_infers() {
         for (len, begin, end, stride, expected) in [
-            (10, Some(2), Some(8), 3, 2),
-            (10, None, None, 1, 10),
-            (10, Some(-3), None, 1, 3),
-            (10, Some(5), Some(2), 1, 0),
-            (10, None, None, -1, 10),
-            (10, Some(8), Some(2), -2, 3),
+            (10, Some(2), Some(8), 3, Ok(2)),
+            (10, None, None, 1, Ok(10)),
+            (10, None, None, -3, Ok(4)),
+            (10, Some(-3), None, 1, Ok(3)),
+            (10, None, Some(-3), 1, Ok(7)),
+            (10, Some(5), Some(2), 1, Err(())),
+            (10, Some(8), Some(2), -2, Ok(3)),
+            (10, Some(-1), Some(-4), -1, Ok(3)),
+            (10, Some(-4), Some(-1), -1, Err(())),
+            (10, Some(8), Some(20), 1, Ok(2)),
+            (10, Some(12), Some(13), 1, Ok(1)),
+            (10, Some(4), Some(-20), -1, Ok(4)),
+            (1, Some(-1), Some(0), 1, Ok(1)),
+            (10, Some(0), None, -1, Ok(1)),
+            (10, Some(0), Some(5), 0, Err(())),
+            (u64::MAX, Some(0), Some(5), 1, Err(())),
+            (10, Some(i64::MIN), Some(i64::MAX), i64::MIN, Ok(0)),
         ] {
             assert_eq!(
-                slice_len(len, (begin, end), stride),
-                Ok(expected),
+                slice_len(len, (begin, end), stride).map_err(drop),
+                expected,
                 "{begin:?}..{end:?} by {stride}"
             );
         }

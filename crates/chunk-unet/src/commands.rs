@@ -1,0 +1,5 @@
+//! One file for each command.
+
+pub mod convert;
+pub mod demo;
+pub mod inspect;

@@ -1,0 +1,495 @@
+//! `chunk-unet inspect`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use conversion::{Model, ModelOptions};
+use diffusion::Recorder;
+use diffusion::unet::{self, Attention};
+use mil::text::{self, Location};
+use mil::{Opset, Program};
+use mlpackage::{FeatureType, Package};
+use serde::Serialize;
+
+use crate::failure::{Failure, shown};
+use crate::format::{self, Table, thousands};
+use crate::output;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  chunk-unet inspect Juggernaut-XL_v9.safetensors
+  chunk-unet inspect Juggernaut-XL_v9.safetensors --tensors
+  chunk-unet inspect Juggernaut/UnetChunk1of3.mlpackage --mil
+
+Exit status:
+  0  done
+  1  failed
+  2  wrong usage
+  4  bad input";
+
+#[derive(Args)]
+pub struct Opts {
+    /// A .safetensors file, a diffusers folder, or a .mlpackage
+    path: PathBuf,
+    /// Print one JSON object on stdout (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Print the program in Core ML's text form; of a checkpoint the one that convert builds by default
+    #[arg(long, conflicts_with = "json")]
+    mil: bool,
+    /// List every tensor, or every weight of a package
+    #[arg(long, conflicts_with = "mil")]
+    tensors: bool,
+    /// The UNet's config.json, where the checkpoint has none or another
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which weights of a diffusers folder, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+}
+
+pub fn run(opts: &Opts) -> Result<(), Failure> {
+    if opts.path.join(mlpackage::MANIFEST_PATH).is_file() {
+        package(opts)
+    } else {
+        checkpoint(opts)
+    }
+}
+
+/// A tensor of a checkpoint or a weight of a package.
+#[derive(Serialize)]
+struct TensorRow {
+    name: String,
+    dtype: String,
+    shape: Vec<u64>,
+    bytes: u64,
+}
+
+fn tensor_table(rows: &[TensorRow]) -> Vec<String> {
+    let mut table = Table::default();
+    table.row(["tensor", "dtype", "shape", "bytes"]);
+    for row in rows {
+        table.row([
+            shown(&row.name),
+            row.dtype.clone(),
+            format!("{:?}", row.shape),
+            thousands(row.bytes),
+        ]);
+    }
+    table.lines()
+}
+
+#[derive(Serialize)]
+struct CheckpointReport {
+    kind: &'static str,
+    name: String,
+    bytes: u64,
+    family: String,
+    layout: String,
+    prefix: &'static str,
+    config: Option<String>,
+    in_channels: u64,
+    out_channels: u64,
+    cross_attention_dim: u64,
+    block_out_channels: Vec<u64>,
+    transformer_depths: Depths,
+    attention_heads: Vec<u64>,
+    tensors: usize,
+    parameters: u64,
+    dtypes: BTreeMap<String, u64>,
+    other_tensors: usize,
+    metadata: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tensor_list: Option<Vec<TensorRow>>,
+}
+
+/// Depth of the transformer after each resnet; `null` for none.
+#[derive(Serialize)]
+struct Depths {
+    down: Vec<Vec<Option<u32>>>,
+    mid: Option<u32>,
+    up: Vec<Vec<Option<u32>>>,
+}
+
+fn checkpoint(opts: &Opts) -> Result<(), Failure> {
+    let options = ModelOptions {
+        variant: opts.variant.clone(),
+        config: opts.config.clone(),
+    };
+    let model =
+        Model::open(&opts.path, &options).map_err(|e| Failure::from(e).or_file(&opts.path))?;
+    if opts.mil {
+        let program =
+            default_program(&model).map_err(|e| Failure::from(conversion::Error::from(e)))?;
+        output::line(text::print(&program, &Location::unplaced).trim_end());
+        return Ok(());
+    }
+    let report = checkpoint_report(opts, &model);
+    if opts.json {
+        output::json_ok(&report);
+        return Ok(());
+    }
+    let layout = match report.prefix {
+        "" => report.layout.clone(),
+        prefix => format!("{}, under {prefix}", report.layout),
+    };
+    let depth = |d: &Option<u32>| d.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let depths = |blocks: &[Vec<Option<u32>>]| {
+        blocks
+            .iter()
+            .map(|b| b.iter().map(depth).collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+            .join(" | ")
+    };
+    let d = &report.transformer_depths;
+    for (label, value) in [
+        (
+            "checkpoint",
+            format!("{} ({})", report.name, format::bytes(report.bytes)),
+        ),
+        ("family", report.family.clone()),
+        ("layout", layout),
+        (
+            "configuration",
+            report
+                .config
+                .clone()
+                .unwrap_or_else(|| "told from the tensors".to_owned()),
+        ),
+        (
+            "channels",
+            format!(
+                "{} in, {:?}, {} out",
+                report.in_channels, report.block_out_channels, report.out_channels
+            ),
+        ),
+        (
+            "transformers",
+            format!(
+                "down {}; mid {}; up {}",
+                depths(&d.down),
+                depth(&d.mid),
+                depths(&d.up)
+            ),
+        ),
+        ("heads", format!("{:?}", report.attention_heads)),
+        ("text width", report.cross_attention_dim.to_string()),
+        (
+            "UNet",
+            format!(
+                "{} tensors, {} parameters",
+                report.tensors,
+                thousands(report.parameters)
+            ),
+        ),
+        (
+            "element types",
+            report
+                .dtypes
+                .iter()
+                .map(|(t, n)| format!("{t} ({n})"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
+        ("other tensors", report.other_tensors.to_string()),
+    ] {
+        output::line(&format!("{label:<14}  {value}"));
+    }
+    for (key, value) in &report.metadata {
+        const SHOWN: usize = 100;
+        output::line(&shown(&format!(
+            "{key}: {}",
+            value.chars().take(SHOWN).collect::<String>()
+        )));
+    }
+    if let Some(rows) = &report.tensor_list {
+        tensor_table(rows).iter().for_each(|l| output::line(l));
+    }
+    Ok(())
+}
+
+fn default_program(model: &Model) -> Result<Program, diffusion::Error> {
+    let [height, width] = model.config.default_latent();
+    let options = unet::Options {
+        attention: Attention::SplitEinsum,
+        batch: 2,
+        height,
+        width,
+        tokens: 77,
+        opset: Opset::CoreMl6,
+    };
+    unet::build(&model.config, &options, &mut Recorder::default())
+}
+
+fn checkpoint_report(opts: &Opts, model: &Model) -> CheckpointReport {
+    let (checkpoint, config) = (&model.checkpoint, &model.config);
+    let ours: Vec<_> = model
+        .names
+        .iter()
+        .filter_map(|(_, name)| checkpoint.get(name))
+        .collect();
+    let mut dtypes = BTreeMap::new();
+    for tensor in &ours {
+        *dtypes.entry(tensor.dtype.to_string()).or_insert(0) += 1;
+    }
+    let row = |t: &checkpoint::Tensor| TensorRow {
+        name: t.name.clone(),
+        dtype: t.dtype.to_string(),
+        shape: t.shape.clone(),
+        bytes: t.len_bytes,
+    };
+    CheckpointReport {
+        kind: "checkpoint",
+        name: shown(checkpoint.name()),
+        bytes: checkpoint.len_bytes(),
+        family: config.family().to_string(),
+        layout: model.names.layout.to_string(),
+        prefix: model.names.prefix,
+        config: model
+            .config_path
+            .as_ref()
+            .map(|p| shown(&p.to_string_lossy())),
+        in_channels: config.in_channels,
+        out_channels: config.out_channels,
+        cross_attention_dim: config.cross_attention_dim,
+        block_out_channels: config.down.iter().map(|b| b.channels).collect(),
+        transformer_depths: Depths {
+            down: config.down.iter().map(|b| b.layers.clone()).collect(),
+            mid: config.mid.as_ref().and_then(|m| m.depth),
+            up: config.up.iter().map(|b| b.layers.clone()).collect(),
+        },
+        attention_heads: config.down.iter().map(|b| b.heads).collect(),
+        tensors: ours.len(),
+        parameters: ours.iter().map(|t| t.num_elements()).sum(),
+        dtypes,
+        other_tensors: model.names.others.len(),
+        metadata: checkpoint.metadata().clone(),
+        tensor_list: opts
+            .tensors
+            .then(|| checkpoint.tensors().map(row).collect()),
+    }
+}
+
+#[derive(Serialize)]
+struct PackageReport {
+    kind: &'static str,
+    path: String,
+    model_type: &'static str,
+    specification_version: i32,
+    description: String,
+    version: String,
+    author: String,
+    license: String,
+    user_defined: BTreeMap<String, String>,
+    inputs: Vec<FeatureRow>,
+    outputs: Vec<FeatureRow>,
+    functions: Vec<FunctionRow>,
+    weights: usize,
+    weight_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tensor_list: Option<Vec<TensorRow>>,
+}
+
+#[derive(Serialize)]
+struct FeatureRow {
+    name: String,
+    dtype: String,
+    shape: Vec<i64>,
+    description: String,
+    optional: bool,
+}
+
+#[derive(Serialize)]
+struct FunctionRow {
+    name: String,
+    opset: String,
+    /// Operations that are no constants.
+    operations: usize,
+    /// How many there are of each type, constants included.
+    operation_types: BTreeMap<String, usize>,
+}
+
+fn package(opts: &Opts) -> Result<(), Failure> {
+    let fail = |e: mlpackage::Error| Failure::from(conversion::Error::from(e)).or_file(&opts.path);
+    let package = Package::open(&opts.path).map_err(fail)?;
+    if opts.mil {
+        let program = package.program().map_err(fail)?;
+        let table = package.weight_table().map_err(fail)?;
+        let locate = |weight| match table.get(weight) {
+            Some(w) => Location {
+                path: w.place.file_name.clone(),
+                offset: w.place.offset_bytes,
+            },
+            None => Location::unplaced(weight),
+        };
+        output::line(text::print(program, &locate).trim_end());
+        return Ok(());
+    }
+    let report = package_report(opts, &package).map_err(fail)?;
+    if opts.json {
+        output::json_ok(&report);
+    } else {
+        show_package(&report);
+    }
+    Ok(())
+}
+
+fn package_report(opts: &Opts, package: &Package) -> Result<PackageReport, mlpackage::Error> {
+    let info = package.info();
+    let is_program = package.kind() == "mlProgram";
+    let (functions, weights, weight_bytes, tensor_list) = if is_program {
+        let program = package.program()?;
+        let table = package.weight_table()?;
+        let bytes = package
+            .weights()?
+            .files()
+            .iter()
+            .map(mlpackage::blob::BlobFile::len_bytes)
+            .sum();
+        let shapes = weight_shapes(program);
+        let row = |(id, w): (mil::WeightId, &mlpackage::program::StoredWeight)| TensorRow {
+            name: w.name.clone(),
+            dtype: w.dtype.to_string(),
+            shape: shapes
+                .get(&id)
+                .cloned()
+                .unwrap_or_else(|| vec![w.num_elements]),
+            bytes: w.len_bytes,
+        };
+        let list = opts.tensors.then(|| table.iter().map(row).collect());
+        (
+            program.functions.iter().map(function_row).collect(),
+            table.len(),
+            bytes,
+            list,
+        )
+    } else {
+        (Vec::new(), 0, 0, None)
+    };
+    Ok(PackageReport {
+        kind: "package",
+        path: shown(&package.path().to_string_lossy()),
+        model_type: package.kind(),
+        specification_version: package.model().specification_version,
+        description: info.short_description,
+        version: info.version,
+        author: info.author,
+        license: info.license,
+        user_defined: info.user_defined,
+        inputs: package.inputs().into_iter().map(feature_row).collect(),
+        outputs: package.outputs().into_iter().map(feature_row).collect(),
+        functions,
+        weights,
+        weight_bytes,
+        tensor_list,
+    })
+}
+
+fn weight_shapes(program: &Program) -> BTreeMap<mil::WeightId, Vec<u64>> {
+    let mut shapes = BTreeMap::new();
+    for f in program.functions.values() {
+        for c in f.ops().flat_map(mil::Operation::constants) {
+            if let (Some(id), Some(shape)) =
+                (c.as_weight(), c.ty.as_tensor().and_then(|t| t.shape()))
+            {
+                shapes.insert(id, shape);
+            }
+        }
+    }
+    shapes
+}
+
+fn function_row((name, f): (&String, &mil::Function)) -> FunctionRow {
+    let mut types = BTreeMap::new();
+    for op in f.ops() {
+        *types.entry(op.kind.name().to_owned()).or_insert(0) += 1;
+    }
+    let constants = types.get("const").copied().unwrap_or(0);
+    let operations = types.values().sum::<usize>() - constants;
+    FunctionRow {
+        name: name.clone(),
+        opset: f.opset.clone(),
+        operations,
+        operation_types: types,
+    }
+}
+
+fn feature_row(f: mlpackage::Feature) -> FeatureRow {
+    let (dtype, shape) = match f.ty {
+        FeatureType::Array { dtype, shape } => (
+            dtype.map_or_else(|| "unknown".to_owned(), |d| d.to_string()),
+            shape,
+        ),
+        FeatureType::Other(name) => (name.to_owned(), Vec::new()),
+        _ => ("unknown".to_owned(), Vec::new()),
+    };
+    FeatureRow {
+        name: f.name,
+        dtype,
+        shape,
+        description: f.description,
+        optional: f.optional,
+    }
+}
+
+fn show_package(report: &PackageReport) {
+    let mut lines = vec![
+        format!(
+            "{}: {}, specification {}",
+            report.path, report.model_type, report.specification_version
+        ),
+        report.description.clone(),
+    ];
+    let credits = [
+        ("author", &report.author),
+        ("license", &report.license),
+        ("version", &report.version),
+    ];
+    lines.extend(
+        credits
+            .iter()
+            .filter(|(_, v)| !v.is_empty())
+            .map(|(k, v)| format!("{k}: {v}")),
+    );
+    lines.extend(report.user_defined.iter().map(|(k, v)| format!("{k}: {v}")));
+    let mut table = Table::default();
+    for (direction, list) in [("in", &report.inputs), ("out", &report.outputs)] {
+        for f in list {
+            table.row([
+                format!("{direction:<3}  {}", f.name),
+                f.dtype.clone(),
+                format!("{:?}", f.shape),
+            ]);
+        }
+    }
+    lines.extend(table.lines());
+    for f in &report.functions {
+        lines.push(format!(
+            "function {} ({}): {} operations",
+            f.name,
+            f.opset,
+            thousands(f.operations as u64)
+        ));
+        let mut types: Vec<_> = f.operation_types.iter().collect();
+        types.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), (*name).clone()));
+        lines.push(
+            types
+                .iter()
+                .map(|(name, n)| format!("{name} {}", thousands(**n as u64)))
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
+    }
+    lines.push(format!(
+        "{} weights, {} bytes of weight files",
+        report.weights,
+        thousands(report.weight_bytes)
+    ));
+    for line in &lines {
+        output::line(&shown(line));
+    }
+    if let Some(rows) = &report.tensor_list {
+        tensor_table(rows).iter().for_each(|l| output::line(l));
+    }
+}

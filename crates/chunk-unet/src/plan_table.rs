@@ -1,0 +1,188 @@
+//! The plan before a conversion and the report after it, for people.
+
+use std::path::Path;
+
+use conversion::Report;
+use conversion::report::{Chunk, Feature};
+
+use crate::format::{self, Table, thousands};
+
+/// What is converted, how, and into what.
+pub fn plan(report: &Report) -> Vec<String> {
+    let (source, options) = (&report.source, &report.options);
+    let mut lines = vec![
+        format!(
+            "{}: {}, {} layout, {} parameters in {}",
+            source.name,
+            report.family,
+            source.layout,
+            thousands(source.parameters),
+            source.dtypes.join(", "),
+        ),
+        format!(
+            "{}, latent {}x{}, batch {}, {} tokens, {} (specification {})",
+            options.attention,
+            options.latent_width,
+            options.latent_height,
+            options.batch,
+            options.tokens,
+            options.opset,
+            options.specification_version,
+        ),
+        String::new(),
+    ];
+    lines.extend(chunks(report).lines());
+    lines.extend(over_limit(report));
+    lines
+}
+
+fn chunks(report: &Report) -> Table {
+    let mut table = Table::default();
+    let limit = report.limit.bytes.map_or_else(
+        || "limit".to_owned(),
+        |n| format!("of {}", format::bytes(n)),
+    );
+    table.row([
+        "package",
+        "operations",
+        "weight.bin",
+        &limit,
+        "enters",
+        "leaves",
+    ]);
+    for chunk in &report.chunks {
+        let share = report.limit.bytes.map_or_else(
+            || "none".to_owned(),
+            |n| format::share(chunk.weight_bytes, n),
+        );
+        table.row([
+            chunk.path.clone(),
+            thousands(chunk.operations as u64),
+            format::bytes(chunk.weight_bytes),
+            share,
+            traffic(&chunk.inputs),
+            traffic(&chunk.outputs),
+        ]);
+    }
+    table
+}
+
+fn traffic(features: &[Feature]) -> String {
+    let bytes: u64 = features.iter().map(|f| f.bytes).sum();
+    let noun = if features.len() == 1 {
+        "tensor"
+    } else {
+        "tensors"
+    };
+    format!("{} {noun}, {}", features.len(), format::bytes(bytes))
+}
+
+/// In plain words, which chunks are larger than the profile allows.
+fn over_limit(report: &Report) -> Vec<String> {
+    let Some(limit) = report.limit.bytes else {
+        return Vec::new();
+    };
+    let over: Vec<&str> = report
+        .chunks
+        .iter()
+        .filter(|c| !c.within_limit)
+        .map(|c| c.path.as_str())
+        .collect();
+    if over.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        String::new(),
+        format!(
+            "{} over the limit of {} bytes ({}): the Neural Engine will probably not take {}, and the model will run on \
+             the CPU or GPU. More chunks fit; `--chunks auto` finds how many.",
+            if over.len() == 1 {
+                format!("{} is", over[0])
+            } else {
+                format!("{} are", over.join(", "))
+            },
+            thousands(limit),
+            report.limit.profile,
+            if over.len() == 1 { "it" } else { "them" },
+        ),
+    ]
+}
+
+/// Every input and output, and where the program was cut.
+pub fn features(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    for chunk in &report.chunks {
+        lines.push(String::new());
+        lines.push(chunk.path.clone());
+        let mut table = Table::default();
+        for (direction, list) in [("in", &chunk.inputs), ("out", &chunk.outputs)] {
+            for f in list {
+                table.row([
+                    format!("  {direction:<3}  {}", f.name),
+                    f.dtype.clone(),
+                    format!("{:?}", f.shape),
+                    format::bytes(f.bytes),
+                ]);
+            }
+        }
+        lines.extend(table.lines());
+        lines.extend(
+            chunk
+                .cut_after
+                .as_ref()
+                .map(|op| format!("  cut after `{op}`")),
+        );
+    }
+    lines
+}
+
+/// What was written, how large, and how to load it.
+pub fn done(report: &Report, dir: &Path) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut table = Table::default();
+    table.row(["written", "size", "weight.bin", "share of the limit"]);
+    for chunk in &report.chunks {
+        let share = report.limit.bytes.map_or_else(
+            || "no limit".to_owned(),
+            |n| format::share(chunk.weight_bytes, n),
+        );
+        let path = crate::failure::shown(&dir.join(&chunk.path).to_string_lossy());
+        table.row([
+            path,
+            format::bytes(chunk.package_bytes),
+            format::bytes(chunk.weight_bytes),
+            share,
+        ]);
+    }
+    lines.extend(table.lines());
+    if let Some(t) = report.timings {
+        let seconds = t.plan_seconds + t.write_seconds;
+        lines.push(format!(
+            "{} in {}",
+            format::bytes(report.packages_bytes),
+            format::seconds(seconds)
+        ));
+    }
+    for c in &report.clamped {
+        lines.push(format!(
+            "{}: {} value(s) beyond fp16 were written as 65504 with their sign",
+            c.tensor, c.values
+        ));
+    }
+    lines.push(loading(&report.chunks));
+    lines
+}
+
+fn loading(chunks: &[Chunk]) -> String {
+    match chunks.len() {
+        1 | 2 => {
+            "To load: compile with `xcrun coremlcompiler compile`, then give the folder to Apple's \
+                  StableDiffusionXLPipeline(resourcesAt:)."
+                .to_owned()
+        }
+        n => format!(
+            "To load: compile each with `xcrun coremlcompiler compile`, then Unet(chunksAt:configuration:) with the {n} \
+             in order; Apple's folder loader opens two at most."
+        ),
+    }
+}

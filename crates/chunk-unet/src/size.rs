@@ -1,0 +1,156 @@
+//! Sizes on the command line: of files (`2GiB`), of images (`1024x1024`), shares (`5%`).
+
+/// Units of file sizes, decimal and binary.
+const UNITS: &[(&str, u64)] = &[
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("B", 1),
+];
+
+/// `2GiB`, `1.5GB`, `250000000`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let split = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit {
+        "" => 1,
+        unit => {
+            let known = UNITS
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit));
+            known
+                .ok_or("expected bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB")?
+                .1
+        }
+    };
+    let number = number.trim();
+    let bytes = match number.parse::<u64>() {
+        Ok(whole) => whole.checked_mul(factor),
+        Err(_) => fraction(number, factor),
+    };
+    bytes
+        .filter(|&n| n > 0)
+        .ok_or_else(|| "expected a size above 0, such as 2GiB, 1.5GB or 2147483648".to_owned())
+}
+
+/// A decimal fraction of a unit, rounded down; exact, so that a limit means what it says.
+fn fraction(number: &str, factor: u64) -> Option<u64> {
+    const MAX_DIGITS: usize = 12;
+    let (whole, part) = number.split_once('.')?;
+    if part.is_empty() || part.len() > MAX_DIGITS || !part.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let scale = 10u128.pow(part.len() as u32);
+    let digits =
+        u128::from(whole.parse::<u64>().ok()?).checked_mul(scale)? + part.parse::<u128>().ok()?;
+    u64::try_from(digits.checked_mul(u128::from(factor))? / scale).ok()
+}
+
+/// `WIDTHxHEIGHT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub width: u64,
+    pub height: u64,
+}
+
+/// Largest side of an image or latent; far beyond any model.
+const MAX_SIDE: u64 = 1 << 16;
+
+/// `1024x1024`: width, then height.
+pub fn parse_extent(text: &str) -> Result<Extent, String> {
+    let side = |s: &str| s.parse().ok().filter(|n| (1..=MAX_SIDE).contains(n));
+    let sides = text
+        .split_once(['x', 'X'])
+        .and_then(|(w, h)| Some((side(w)?, side(h)?)));
+    let (width, height) = sides.ok_or("expected WIDTHxHEIGHT, such as 1024x1024")?;
+    Ok(Extent { width, height })
+}
+
+/// An image size, as its latent: 8 pixels a side make one position.
+pub fn parse_image(text: &str) -> Result<Extent, String> {
+    const PIXELS: u64 = 8;
+    let image = parse_extent(text)?;
+    if !image.width.is_multiple_of(PIXELS) || !image.height.is_multiple_of(PIXELS) {
+        return Err(format!(
+            "expected multiples of {PIXELS}, which the VAE needs"
+        ));
+    }
+    Ok(Extent {
+        width: image.width / PIXELS,
+        height: image.height / PIXELS,
+    })
+}
+
+/// `5%`, as a fraction.
+pub fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text
+        .strip_suffix('%')
+        .and_then(|n| n.trim().parse::<f64>().ok());
+    let percent = percent.filter(|p| (0.0..=100.0).contains(p));
+    percent
+        .map(|p| p / 100.0)
+        .ok_or_else(|| "expected a percentage from 0% to 100%".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_sizes() {
+        for (text, expected) in [
+            ("2GiB", Some(2_147_483_648)),
+            ("1.5GB", Some(1_500_000_000)),
+            ("0.25gb", Some(250_000_000)),
+            ("2147483648", Some(2_147_483_648)),
+            ("1 MB", Some(1_000_000)),
+            ("10B", Some(10)),
+            ("0", None),
+            ("-1", None),
+            ("1.GB", None),
+            ("2G", None),
+            ("", None),
+            ("99999999999TB", None),
+            ("1e3", None),
+        ] {
+            assert_eq!(parse_bytes(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn extents() {
+        assert_eq!(
+            parse_extent("96x64"),
+            Ok(Extent {
+                width: 96,
+                height: 64
+            })
+        );
+        assert_eq!(
+            parse_image("1024x768"),
+            Ok(Extent {
+                width: 128,
+                height: 96
+            })
+        );
+        for text in ["", "64", "0x64", "64x", "axb", "64x64x64", "99999999x1"] {
+            assert!(parse_extent(text).is_err(), "{text}");
+        }
+        assert!(parse_image("1000x1001").is_err());
+    }
+
+    #[test]
+    fn percentages() {
+        assert_eq!(parse_percent("5%"), Ok(0.05));
+        for text in ["5", "-1%", "101%", "NaN%", "%"] {
+            assert!(parse_percent(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! A conversion from a model to a set of packages: planned first, then written.
+
+use std::path::Path;
+use std::time::Instant;
+
+use checkpoint::Tensor;
+use diffusion::unet::{self, Attention};
+use diffusion::{CheckpointWeights, Overflow};
+use mil::{Opset, Program, WeightStore};
+use mlpackage::PackageLayout;
+use mlpackage::blob::BlobLayout;
+use partition::{BlobCost, Boundary, Count, Plan};
+use preflight::{Memory, Space};
+
+use crate::error::Error;
+use crate::limit::Limit;
+use crate::metadata::{Chain, Credits};
+use crate::model::Model;
+use crate::progress::{Cancel, Reporter};
+use crate::report::{self, Report};
+use crate::set::{self, Content, ContentError, File, Written};
+
+/// What is made of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobOptions {
+    /// How many chunks.
+    pub count: Count,
+    /// How large a chunk's weight file may be.
+    pub limit: Limit,
+    /// How far the largest chunk may exceed the best balance, as a fraction.
+    pub balance: f64,
+    /// Form of attention.
+    pub attention: Attention,
+    /// Latent height and width; `None` for the model's own.
+    pub latent: Option<[u64; 2]>,
+    /// Rows of every input.
+    pub batch: u64,
+    /// Tokens of the text embedding.
+    pub tokens: u64,
+    /// Operation set of the target.
+    pub opset: Opset,
+    /// Element type in which values cross from chunk to chunk.
+    pub boundary: Boundary,
+    /// Name of the packages; `None` for the one that Apple's folder loader knows.
+    pub name: Option<String>,
+    /// Author; `None` for the checkpoint's.
+    pub author: Option<String>,
+    /// Licence; `None` for the checkpoint's.
+    pub license: Option<String>,
+    /// What happens to values beyond fp16.
+    pub overflow: Overflow,
+}
+
+/// Names of a component's packages. One and two are what Apple's folder loader looks for; it opens no third, so the names
+/// of more say how many there are.
+pub fn package_names(base: &str, count: usize) -> Vec<String> {
+    match count {
+        1 => vec![format!("{base}.mlpackage")],
+        2 => (1..=2)
+            .map(|i| format!("{base}Chunk{i}.mlpackage"))
+            .collect(),
+        n => (1..=n)
+            .map(|i| format!("{base}Chunk{i}of{n}.mlpackage"))
+            .collect(),
+    }
+}
+
+/// A planned conversion: every size is known, nothing is written.
+pub struct Job<'m> {
+    model: &'m Model,
+    options: JobOptions,
+    latent: [u64; 2],
+    weights: CheckpointWeights<'m>,
+    plan: Plan,
+    packages: Vec<String>,
+    layouts: Vec<PackageLayout>,
+    /// Operations of each chunk that are no constants.
+    operations: Vec<usize>,
+    source_digest: String,
+    plan_seconds: f64,
+    planned_memory: Memory,
+}
+
+impl<'m> Job<'m> {
+    /// Builds the program, cuts it and lays the packages out.
+    ///
+    /// # Errors
+    /// The model has missing, extra or misshapen tensors, or the options do not fit it.
+    pub fn plan(model: &'m Model, options: JobOptions) -> Result<Job<'m>, Error> {
+        let start = Instant::now();
+        let latent = options.latent.unwrap_or(model.config.default_latent());
+        let mut weights = CheckpointWeights::new(
+            &model.checkpoint,
+            &model.names,
+            &model.config,
+            options.overflow,
+        );
+        let shapes = unet::Options {
+            attention: options.attention,
+            batch: options.batch,
+            height: latent[0],
+            width: latent[1],
+            tokens: options.tokens,
+            opset: options.opset,
+        };
+        let program = unet::build(&model.config, &shapes, &mut weights)?;
+        weights.check_all_taken()?;
+        let source_digest = digest(model);
+        let (plan, chunks) = cut(&program, &weights, &options)?;
+        let base = options
+            .name
+            .as_deref()
+            .unwrap_or(model.config.family().package_name());
+        let packages = package_names(base, chunks.len());
+        let chain = Chain {
+            credits: Credits::of(model, &options),
+            family: model.config.family(),
+            source_digest: &source_digest,
+            packages: &packages,
+            plan: &plan,
+        };
+        let lay_out = |(at, chunk): (usize, &Program)| {
+            let verified = mil::verify(chunk)?;
+            Ok::<_, Error>(PackageLayout::new(&verified, &chain.info(at), &weights)?)
+        };
+        let layouts = chunks
+            .iter()
+            .enumerate()
+            .map(lay_out)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Job {
+            operations: chunks.iter().map(num_operations).collect(),
+            latent,
+            plan,
+            packages,
+            layouts,
+            weights,
+            source_digest,
+            plan_seconds: start.elapsed().as_secs_f64(),
+            planned_memory: Memory::sample(),
+            model,
+            options,
+        })
+    }
+
+    /// The component that the packages are.
+    pub fn component(&self) -> &'static str {
+        self.model.config.family().component()
+    }
+
+    /// What writing into `dir` needs and what its filesystem has.
+    ///
+    /// # Errors
+    /// The folder's record is not ours, or the filesystem does not answer.
+    pub fn space(&self, dir: &Path) -> Result<Space, Error> {
+        Ok(set::space(dir, &self.files())?)
+    }
+
+    /// Writes the packages into `dir` as one set.
+    ///
+    /// # Errors
+    /// The folder is as it was before; see [`set::write`].
+    pub fn write(
+        &self,
+        dir: &Path,
+        options: &set::Options,
+        reporter: &dyn Reporter,
+        cancel: &Cancel,
+    ) -> Result<Report, Error> {
+        let start = Instant::now();
+        let mut done = None;
+        let record = |written: &[Written]| {
+            let report = self.done(written, start.elapsed().as_secs_f64());
+            let entry = to_map(&report);
+            done = Some(report);
+            entry
+        };
+        let written = set::write(
+            dir,
+            self.component(),
+            self.files(),
+            record,
+            options,
+            reporter,
+            cancel,
+        )?;
+        Ok(done.unwrap_or_else(|| self.done(&written, start.elapsed().as_secs_f64())))
+    }
+
+    fn files(&self) -> Vec<File<'_>> {
+        self.packages
+            .iter()
+            .zip(&self.layouts)
+            .flat_map(|(name, layout)| self.package_files(name, layout))
+            .collect()
+    }
+
+    fn package_files<'a>(&'a self, name: &str, layout: &'a PackageLayout) -> Vec<File<'a>> {
+        let file = |(path, _)| {
+            let content: Box<dyn Content + 'a> = match path {
+                mlpackage::MANIFEST_PATH => Box::new(layout.manifest_bytes().to_vec()),
+                mlpackage::MODEL_PATH => Box::new(layout.model_bytes().to_vec()),
+                _ => Box::new(WeightFile {
+                    layout: layout.weights(),
+                    store: &self.weights,
+                }),
+            };
+            File {
+                path: format!("{name}/{path}"),
+                content,
+            }
+        };
+        layout.files().into_iter().map(file).collect()
+    }
+
+    fn done(&self, written: &[Written], write_seconds: f64) -> Report {
+        let file = |w: &Written| report::FileReport {
+            path: w.path.clone(),
+            bytes: w.len_bytes,
+            blake3: w.blake3.clone(),
+            sha256: w.sha256.clone(),
+        };
+        let clamped = self.weights.clamped().into_iter();
+        Report {
+            clamped: clamped
+                .map(|(tensor, values)| report::Clamped { tensor, values })
+                .collect(),
+            files: written.iter().map(file).collect(),
+            timings: Some(report::Timings {
+                plan_seconds: self.plan_seconds,
+                write_seconds,
+            }),
+            memory: vec![
+                sample("planned", &self.planned_memory),
+                sample("written", &Memory::sample()),
+            ],
+            ..self.report()
+        }
+    }
+
+    /// The plan.
+    pub fn report(&self) -> Report {
+        let chunks: Vec<_> = (0..self.layouts.len()).map(|at| self.chunk(at)).collect();
+        Report {
+            tool: report::Tool {
+                name: "chunk-unet".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            component: self.component().to_owned(),
+            family: self.model.config.family().to_string(),
+            source: self.source(),
+            options: self.resolved_options(),
+            limit: report::LimitReport {
+                profile: self.options.limit.name().to_owned(),
+                bytes: self.options.limit.bytes(),
+            },
+            packages_bytes: chunks.iter().map(|c| c.package_bytes).sum(),
+            chunks,
+            clamped: Vec::new(),
+            files: Vec::new(),
+            timings: None,
+            memory: Vec::new(),
+        }
+    }
+
+    fn chunk(&self, at: usize) -> report::Chunk {
+        let (plan, layout) = (&self.plan.chunks[at], &self.layouts[at]);
+        let cut = self.plan.cuts.get(at);
+        let weight_bytes = layout.weight_file_len_bytes();
+        report::Chunk {
+            path: self.packages[at].clone(),
+            weight_bytes,
+            package_bytes: layout.len_bytes(),
+            operations: self.operations[at],
+            within_limit: self
+                .options
+                .limit
+                .bytes()
+                .is_none_or(|limit| weight_bytes <= limit),
+            cut_after: cut.map(|c| c.operation.clone()),
+            crossing_bytes: cut.map_or(0, |c| c.crossing_bytes),
+            inputs: plan.inputs.iter().map(Into::into).collect(),
+            outputs: plan.outputs.iter().map(Into::into).collect(),
+        }
+    }
+
+    fn source(&self) -> report::Source {
+        let model = self.model;
+        let tensors = || {
+            model
+                .names
+                .iter()
+                .filter_map(|(_, name)| model.checkpoint.get(name))
+        };
+        report::Source {
+            name: model.checkpoint.name().escape_debug().to_string(),
+            bytes: model.checkpoint.len_bytes(),
+            header_blake3: self.source_digest.clone(),
+            layout: model.names.layout.to_string(),
+            dtypes: self
+                .weights
+                .source_dtypes()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            tensors: tensors().count(),
+            parameters: tensors().map(Tensor::num_elements).sum(),
+            config: if model.config_path.is_some() {
+                "file"
+            } else {
+                "tensors"
+            }
+            .to_owned(),
+        }
+    }
+
+    fn resolved_options(&self) -> report::Options {
+        let o = &self.options;
+        report::Options {
+            attention: o.attention.to_string(),
+            latent_width: self.latent[1],
+            latent_height: self.latent[0],
+            batch: o.batch,
+            tokens: o.tokens,
+            opset: o.opset.to_string(),
+            specification_version: o.opset.specification_version(),
+            boundary: match o.boundary {
+                Boundary::Keep => "float16".to_owned(),
+                Boundary::Float32 => "float32".to_owned(),
+            },
+            balance: o.balance,
+            allow_overflow: o.overflow == Overflow::Clamp,
+        }
+    }
+}
+
+/// The plan of a program and the programs of its chunks.
+fn cut(
+    program: &Program,
+    weights: &dyn WeightStore,
+    options: &JobOptions,
+) -> Result<(Plan, Vec<Program>), Error> {
+    let verified = mil::verify(program)?;
+    let limit_bytes = options.limit.bytes();
+    let declared: Vec<&str> = verified
+        .main()
+        .into_iter()
+        .flat_map(|(f, _)| f.inputs.iter().map(|&v| f.value(v).name.as_str()))
+        .collect();
+    let first = unet::FIRST_STAGE_INPUTS
+        .iter()
+        .filter(|name| declared.contains(name));
+    let plan = partition::plan(
+        &verified,
+        weights,
+        &partition::Options {
+            count: options.count,
+            limit_bytes,
+            balance: options.balance,
+            boundary: options.boundary,
+            first_chunk_inputs: first.map(|&name| name.to_owned()).collect(),
+            cost: BlobCost::default(),
+        },
+    )?;
+    let largest = plan
+        .chunks
+        .iter()
+        .map(|c| c.weight_bytes)
+        .max()
+        .unwrap_or(0);
+    if let Limit::Explicit(limit) = options.limit
+        && largest > limit
+    {
+        return Err(Error::Usage {
+            message: format!(
+                "{} chunks do not fit a limit of {limit} bytes: the largest needs {largest} bytes",
+                plan.chunks.len(),
+            ),
+            help: "give more `--chunks`, `--chunks auto`, or a larger `--max-chunk-size`"
+                .to_owned(),
+        });
+    }
+    let chunks = partition::cut(&verified, &plan)?;
+    Ok((plan, chunks))
+}
+
+fn num_operations(program: &Program) -> usize {
+    let ops = program.functions.values().flat_map(mil::Function::ops);
+    ops.filter(|op| op.kind != mil::ops::Op::Const.into())
+        .count()
+}
+
+fn digest(model: &Model) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for header in model.checkpoint.header_bytes() {
+        hasher.update(header);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn sample(at: &str, memory: &Memory) -> report::MemorySample {
+    report::MemorySample {
+        at: at.to_owned(),
+        resident_bytes: memory.resident_bytes,
+        peak_bytes: memory.peak_bytes,
+    }
+}
+
+fn to_map(report: &Report) -> serde_json::Map<String, serde_json::Value> {
+    match serde_json::to_value(report) {
+        Ok(serde_json::Value::Object(map)) => map,
+        _ => unreachable!("a report is a map with text keys"),
+    }
+}
+
+/// A package's weight.bin, made from the checkpoint as it is asked for.
+struct WeightFile<'a> {
+    layout: &'a BlobLayout,
+    store: &'a dyn WeightStore,
+}
+
+impl Content for WeightFile<'_> {
+    fn len_bytes(&self) -> u64 {
+        self.layout.len_bytes()
+    }
+
+    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<(), ContentError> {
+        self.layout.read_at(self.store, offset_bytes, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_for_apples_loader() {
+        assert_eq!(package_names("Unet", 1), ["Unet.mlpackage"]);
+        assert_eq!(
+            package_names("Unet", 2),
+            ["UnetChunk1.mlpackage", "UnetChunk2.mlpackage"]
+        );
+        assert_eq!(
+            package_names("UnetRefiner", 3)[2],
+            "UnetRefinerChunk3of3.mlpackage"
+        );
+    }
+}

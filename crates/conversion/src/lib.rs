@@ -1,0 +1,20 @@
+//! One job from a source to a finished set of packages: plan, space, write as one set, record.
+//!
+//! [`Model::open`] opens a checkpoint, [`Job::plan`] builds, cuts and lays out without writing anything, [`Job::write`]
+//! writes the packages as one set ([`set`]). No printing and no argument parsing: a caller passes a
+//! [`progress::Reporter`] and a [`progress::Cancel`].
+
+mod error;
+mod job;
+mod limit;
+mod metadata;
+mod model;
+pub mod progress;
+pub mod report;
+pub mod set;
+
+pub use error::{Class, Error};
+pub use job::{Job, JobOptions, package_names};
+pub use limit::{Limit, Profile};
+pub use model::{Model, ModelOptions};
+pub use report::Report;

@@ -1,0 +1,196 @@
+//! What a conversion plans and what it did: the component's entry in `conversion.json`, and what `--json` prints.
+//!
+//! `docs/json.md` documents every field.
+
+use partition::Feature as PlannedFeature;
+use serde::Serialize;
+
+/// A conversion, planned or done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The tool that did it.
+    pub tool: Tool,
+    /// The component that the packages are: `unet` or `unet_refiner`.
+    pub component: String,
+    /// The model family.
+    pub family: String,
+    /// What was converted.
+    pub source: Source,
+    /// How.
+    pub options: Options,
+    /// What a chunk's weight file may hold.
+    pub limit: LimitReport,
+    /// The chunks, in chain order.
+    pub chunks: Vec<Chunk>,
+    /// Every file of every package together.
+    pub packages_bytes: u64,
+    /// Tensors with values that were clamped to ±65504.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clamped: Vec<Clamped>,
+    /// The files, once written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileReport>,
+    /// How long it took, once done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+    /// This process's resident memory on the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<MemorySample>,
+}
+
+/// The tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// Name of the file or folder.
+    pub name: String,
+    /// Size of its files, in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its headers.
+    pub header_blake3: String,
+    /// Layout of its names.
+    pub layout: String,
+    /// Element types of the UNet's tensors.
+    pub dtypes: Vec<String>,
+    /// Number of the UNet's tensors.
+    pub tensors: usize,
+    /// Number of the UNet's parameters.
+    pub parameters: u64,
+    /// Where the configuration is from: `file` or `tensors`.
+    pub config: String,
+}
+
+/// The options of a conversion, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Options {
+    /// Form of attention.
+    pub attention: String,
+    /// Latent width.
+    pub latent_width: u64,
+    /// Latent height.
+    pub latent_height: u64,
+    /// Rows of every input.
+    pub batch: u64,
+    /// Tokens of the text embedding.
+    pub tokens: u64,
+    /// Operation set of the packages.
+    pub opset: String,
+    /// Their specification version.
+    pub specification_version: i32,
+    /// Element type in which values cross from chunk to chunk.
+    pub boundary: String,
+    /// Allowed imbalance, as a fraction.
+    pub balance: f64,
+    /// Whether values beyond fp16 are clamped.
+    pub allow_overflow: bool,
+}
+
+/// A limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LimitReport {
+    /// The profile, or `explicit`.
+    pub profile: String,
+    /// Bytes of weight.bin; `null` for none.
+    pub bytes: Option<u64>,
+}
+
+/// A chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Chunk {
+    /// The package, from the output folder.
+    pub path: String,
+    /// Size of its weight.bin.
+    pub weight_bytes: u64,
+    /// Size of all its files.
+    pub package_bytes: u64,
+    /// Operations that compute.
+    pub operations: usize,
+    /// Whether weight.bin is within the limit.
+    pub within_limit: bool,
+    /// The last operation's value, after which the program was cut; `null` for the last chunk.
+    pub cut_after: Option<String>,
+    /// Bytes that cross to the next chunk at every step.
+    pub crossing_bytes: u64,
+    /// What it takes.
+    pub inputs: Vec<Feature>,
+    /// What it gives.
+    pub outputs: Vec<Feature>,
+}
+
+/// An input or output of a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Its element type: as MIL calls it: `fp16`, `fp32` or `int32`.
+    pub dtype: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl From<&PlannedFeature> for Feature {
+    fn from(f: &PlannedFeature) -> Self {
+        Feature {
+            name: f.name.clone(),
+            shape: f.shape().unwrap_or_default(),
+            dtype: f
+                .dtype()
+                .map_or_else(|| f.ty.to_string(), |d| d.to_string()),
+            bytes: f.len_bytes().unwrap_or(0),
+        }
+    }
+}
+
+/// A tensor with clamped values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Clamped {
+    /// Its name in the checkpoint.
+    pub tensor: String,
+    /// How many values.
+    pub values: u64,
+}
+
+/// A written file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// From the output folder.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its BLAKE3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
+    /// Its SHA-256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// Seconds of each part of a conversion.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Timings {
+    /// Building, cutting, laying out.
+    pub plan_seconds: f64,
+    /// Writing and hashing; up to the record's making.
+    pub write_seconds: f64,
+}
+
+/// This process's resident memory at one point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemorySample {
+    /// `planned` or `written`.
+    pub at: String,
+    /// Resident at that point.
+    pub resident_bytes: Option<u64>,
+    /// The most so far.
+    pub peak_bytes: Option<u64>,
+}

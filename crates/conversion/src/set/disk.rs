@@ -1,0 +1,285 @@
+//! Every change that this module makes on disk goes through here, one operation a method.
+//!
+//! So each error names its operation and path, links are never followed at a name that others could have
+//! placed, and tests can refuse any single operation or stop all from one on, as a kill would.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::Error;
+
+/// Asked before each operation; what it returns as an error is taken for the system's answer.
+pub(super) type Hook<'a> = &'a (dyn Fn(&'static str, &Path) -> io::Result<()> + Sync);
+
+/// The way to the disk.
+#[derive(Clone, Copy)]
+pub(super) struct Disk<'a> {
+    hook: Option<Hook<'a>>,
+    /// Whether to wait for the device. Tests that stop or fail between operations need not.
+    waits: bool,
+}
+
+impl<'a> Disk<'a> {
+    /// The disk as it is.
+    pub const REAL: Self = Self {
+        hook: None,
+        waits: true,
+    };
+
+    /// The disk without waiting for it.
+    #[cfg(test)]
+    pub const HASTY: Self = Self {
+        hook: None,
+        waits: false,
+    };
+
+    /// The disk, not waited for, each operation of which asks first.
+    #[cfg(test)]
+    pub fn hooked(hook: Hook<'a>) -> Self {
+        Self {
+            hook: Some(hook),
+            ..Self::HASTY
+        }
+    }
+
+    fn run<T>(
+        self,
+        action: &'static str,
+        path: &Path,
+        operation: impl Fn() -> io::Result<T>,
+    ) -> Result<T, Error> {
+        let asked = self.hook.map_or(Ok(()), |hook| hook(action, path));
+        asked
+            .and_then(|()| retried(operation))
+            .map_err(|source| Error::io(action, path, source))
+    }
+
+    /// Makes one folder; it must not exist.
+    pub fn create_dir(self, path: &Path) -> Result<(), Error> {
+        self.run("create folder", path, || fs::create_dir(path))
+    }
+
+    /// Makes a file that must not exist, of a length whose room is taken at once where the filesystem can.
+    pub fn create(self, path: &Path, len_bytes: u64) -> Result<fs::File, Error> {
+        let file = self.run("create file", path, || {
+            OpenOptions::new().write(true).create_new(true).open(path)
+        })?;
+        if len_bytes > 0 {
+            self.run("reserve space for", path, || reserve(&file, len_bytes))?;
+        }
+        Ok(file)
+    }
+
+    /// Writes into a file's reserved room.
+    pub fn write_at(
+        self,
+        file: &fs::File,
+        path: &Path,
+        bytes: &[u8],
+        offset_bytes: u64,
+    ) -> Result<(), Error> {
+        self.run("write", path, || file.write_all_at(bytes, offset_bytes))
+    }
+
+    /// Makes a small file, whole and synced.
+    pub fn write_new(self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let file = self.create(path, 0)?;
+        self.write_at(&file, path, bytes, 0)?;
+        self.run("sync", path, || self.sync(&file))
+    }
+
+    /// Waits until a file's bytes are on disk.
+    pub fn sync_file(self, path: &Path) -> Result<(), Error> {
+        self.run("sync", path, || self.sync(&open(path)?))
+    }
+
+    fn sync(self, file: &fs::File) -> io::Result<()> {
+        if self.waits { file.sync_all() } else { Ok(()) }
+    }
+
+    /// Waits until a folder's names are on disk, as far as the filesystem can be asked to.
+    pub fn sync_dir(self, path: &Path) -> Result<(), Error> {
+        self.run("sync folder", path, || {
+            match self.sync(&fs::File::open(path)?) {
+                // POSIX leaves it open whether folders can be synced; network filesystems say so this way.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+                    ) =>
+                {
+                    Ok(())
+                }
+                answer => answer,
+            }
+        })
+    }
+
+    /// Renames, replacing a file that has the new name.
+    pub fn replace(self, from: &Path, to: &Path) -> Result<(), Error> {
+        self.run("replace", to, || fs::rename(from, to))
+    }
+
+    /// Renames; fails if anything has the new name.
+    pub fn rename(self, from: &Path, to: &Path) -> Result<(), Error> {
+        self.run("rename to", to, || rename_new(from, to))
+    }
+
+    /// Removes a file or a link.
+    pub fn remove_file(self, path: &Path) -> Result<(), Error> {
+        self.run("remove", path, || fs::remove_file(path))
+    }
+
+    /// Removes an empty folder.
+    pub fn remove_dir(self, path: &Path) -> Result<(), Error> {
+        self.run("remove folder", path, || fs::remove_dir(path))
+    }
+
+    /// Removes a folder with all in it; links in it go, what they point to stays.
+    pub fn remove_tree(self, path: &Path) -> Result<(), Error> {
+        self.run("remove folder", path, || fs::remove_dir_all(path))
+    }
+}
+
+fn retried<T>(operation: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match operation() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            answer => return answer,
+        }
+    }
+}
+
+fn reserve(file: &fs::File, len_bytes: u64) -> io::Result<()> {
+    // The C library's `posix_fallocate` would write every block where the filesystem cannot reserve; the system
+    // call under it says so instead, and then the length alone is set.
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len_bytes) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+        }
+        answer => return Ok(answer?),
+    }
+    file.set_len(len_bytes)
+}
+
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            answer => return Ok(answer?),
+        }
+    }
+    match fs::symlink_metadata(to) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether anything has this name, a link that leads nowhere included.
+pub(super) fn exists(path: &Path) -> Result<bool, Error> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::io("look at", path, source)),
+    }
+}
+
+/// Opens a regular file for reading. A link is an error, and so is a pipe, without waiting for its other end.
+pub(super) fn open(path: &Path) -> io::Result<fs::File> {
+    open_with(path, OpenOptions::new().read(true))
+}
+
+/// Opens a regular file for writing at a place, under the same rules.
+pub(super) fn open_to_write(path: &Path) -> io::Result<fs::File> {
+    open_with(path, OpenOptions::new().write(true))
+}
+
+fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<fs::File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits() as i32).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it is not a regular file",
+    ))
+}
+
+/// Reads a small file whole; `None` if there is none. One longer than `max_bytes` is an error.
+pub(super) fn read_capped(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = Vec::new();
+    file.take(max_bytes.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is longer than {max_bytes} bytes"),
+        ));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_never_replaces() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("from")).unwrap();
+        fs::create_dir(path("empty")).unwrap();
+        fs::write(path("file"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+        for name in ["empty", "file", "link"] {
+            let error = Disk::REAL.rename(&path("from"), &path(name)).unwrap_err();
+            assert!(
+                matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
+            );
+        }
+        Disk::REAL.rename(&path("from"), &path("to")).unwrap();
+        assert!(!exists(&path("from")).unwrap() && exists(&path("to")).unwrap());
+        assert!(exists(&path("link")).unwrap());
+    }
+
+    #[test]
+    fn a_created_file_has_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = Disk::REAL.create(&path, 12_345).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 12_345);
+        assert!(
+            Disk::REAL.create(&path, 1).is_err(),
+            "an existing file is not taken"
+        );
+    }
+
+    #[test]
+    fn links_folders_and_long_files_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("file"), "12345").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        assert_eq!(
+            read_capped(&path("file"), 5).unwrap().as_deref(),
+            Some(&b"12345"[..])
+        );
+        assert!(read_capped(&path("file"), 4).is_err());
+        assert!(read_capped(&path("link"), 5).is_err());
+        assert!(read_capped(folder.path(), 5).is_err());
+        assert_eq!(read_capped(&path("none"), 5).unwrap(), None);
+    }
+}

@@ -1,0 +1,302 @@
+//! Making the files: reserved at full length, filled in parallel, hashed as the bytes pass, synced.
+//!
+//! All files together are one row of segments. Each worker takes the next one, has the content fill its buffer,
+//! hashes it and writes it to its place, so that memory is one segment a worker and the bytes written do not
+//! depend on how many workers there are. A file is synced by a thread of its own as soon as its last segment
+//! is written, while others are still being filled.
+
+use std::any::Any;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use sha2::Digest;
+
+use super::digest::{self, hex};
+use super::disk::{self, Disk};
+use super::file::{File, Layout, Written};
+use super::{Error, Job};
+
+/// Where one file stands in the row of segments.
+struct Slot<'f> {
+    file: &'f File<'f>,
+    path: PathBuf,
+    len_bytes: u64,
+    first_segment: u64,
+    segments_left: AtomicU64,
+}
+
+/// Makes all files under `new_dir` and says what was written, in the order given.
+pub(super) fn fill(
+    job: &Job<'_>,
+    layout: &Layout,
+    files: &[File<'_>],
+    new_dir: &Path,
+) -> Result<Vec<Written>, Error> {
+    for folder in &layout.folders {
+        job.disk.create_dir(&new_dir.join(folder))?;
+    }
+    let (slots, num_segments) = lay_out(job, files, new_dir);
+    for slot in &slots {
+        job.cancel.check()?;
+        job.disk.create(&slot.path, slot.len_bytes)?;
+    }
+    let hashes = write_all(job, &slots, num_segments)?;
+    for folder in layout.folders.iter().rev() {
+        job.disk.sync_dir(&new_dir.join(folder))?;
+    }
+    let mut sha256 = if job.options.sha256 {
+        sha256_all(job, &slots)?
+    } else {
+        vec![None; slots.len()]
+    };
+    let written = slots
+        .iter()
+        .zip(hashes)
+        .zip(&mut sha256)
+        .map(|((slot, blake3), sha256)| Written {
+            path: slot.file.path.clone(),
+            len_bytes: slot.len_bytes,
+            blake3,
+            sha256: sha256.take(),
+        });
+    Ok(written.collect())
+}
+
+fn lay_out<'f>(job: &Job<'_>, files: &'f [File<'f>], new_dir: &Path) -> (Vec<Slot<'f>>, u64) {
+    let mut num_segments = 0;
+    let slots = files.iter().map(|file| {
+        let len_bytes = file.content.len_bytes();
+        let segments = len_bytes.div_ceil(job.segment_len as u64);
+        let first_segment = num_segments;
+        num_segments += segments;
+        Slot {
+            file,
+            path: new_dir.join(&file.path),
+            len_bytes,
+            first_segment,
+            segments_left: AtomicU64::new(segments),
+        }
+    });
+    (slots.collect(), num_segments)
+}
+
+/// A segment's number in the row and its BLAKE3 subtree.
+type Hashed = (u64, digest::Value);
+
+/// What the workers share.
+struct Row<'r> {
+    job: &'r Job<'r>,
+    slots: &'r [Slot<'r>],
+    num_segments: u64,
+    next: AtomicU64,
+    stop: AtomicBool,
+}
+
+fn write_all(
+    job: &Job<'_>,
+    slots: &[Slot<'_>],
+    num_segments: u64,
+) -> Result<Vec<Option<String>>, Error> {
+    let row = Row {
+        job,
+        slots,
+        num_segments,
+        next: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+    };
+    let (full, to_sync) = channel();
+    for slot in slots.iter().filter(|slot| slot.len_bytes == 0) {
+        let _ = full.send(slot.path.as_path());
+    }
+    let (filled, synced) = thread::scope(|scope| {
+        let syncer = scope.spawn(|| sync_each(job.disk, to_sync, &row.stop));
+        let num_workers = job
+            .threads()
+            .min(usize::try_from(num_segments).unwrap_or(usize::MAX));
+        let filled = in_parallel(num_workers, &row.stop, || row.write_segments(full.clone()));
+        drop(full);
+        (
+            filled,
+            syncer.join().unwrap_or_else(|panic| Err(panicked(&*panic))),
+        )
+    });
+    let mut hashed: Vec<_> = filled?.into_iter().flatten().collect();
+    synced?;
+    job.cancel.check()?;
+    if !job.options.blake3 {
+        return Ok(vec![None; slots.len()]);
+    }
+    hashed.sort_unstable_by_key(|&(segment, _)| segment);
+    let mut values = hashed.into_iter().map(|(_, value)| value);
+    let join = |slot: &Slot<'_>| {
+        let num_segments = slot.len_bytes.div_ceil(job.segment_len as u64) as usize;
+        let of_file: Vec<_> = values.by_ref().take(num_segments).collect();
+        Some(digest::join(&of_file).to_hex().to_string())
+    };
+    Ok(slots.iter().map(join).collect())
+}
+
+fn sync_each(disk: Disk<'_>, full: Receiver<&Path>, stop: &AtomicBool) -> Result<(), Error> {
+    for path in full {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        disk.sync_file(path)
+            .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+    }
+    Ok(())
+}
+
+impl<'r> Row<'r> {
+    /// One worker: takes segments until there are no more.
+    fn write_segments(&self, full: Sender<&'r Path>) -> Result<Vec<Hashed>, Error> {
+        let mut hashed = Vec::new();
+        let mut buf = vec![0; self.longest_segment()];
+        let mut open: Option<(u64, fs::File)> = None;
+        while !self.stop.load(Ordering::Relaxed) {
+            self.job.cancel.check()?;
+            let segment = self.next.fetch_add(1, Ordering::Relaxed);
+            if segment >= self.num_segments {
+                break;
+            }
+            let slot = self.slot_of(segment);
+            let file = match open.take() {
+                Some((first, file)) if first == slot.first_segment => file,
+                _ => disk::open_to_write(&slot.path)
+                    .map_err(|error| Error::io("open", &slot.path, error))?,
+            };
+            let value = self.write_segment(slot, &file, segment, &mut buf)?;
+            hashed.extend(value.map(|value| (segment, value)));
+            open = Some((slot.first_segment, file));
+            if slot.segments_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                // The receiver is gone only if it failed, and then says so itself.
+                let _ = full.send(&slot.path);
+            }
+        }
+        Ok(hashed)
+    }
+
+    fn longest_segment(&self) -> usize {
+        let longest = self
+            .slots
+            .iter()
+            .map(|slot| slot.len_bytes)
+            .max()
+            .unwrap_or(0);
+        usize::try_from(longest).map_or(self.job.segment_len, |longest| {
+            longest.min(self.job.segment_len)
+        })
+    }
+
+    /// The file that a segment belongs to: the last one that begins at or before it. Empty files begin where the
+    /// next one does, and come before it.
+    fn slot_of(&self, segment: u64) -> &'r Slot<'r> {
+        let after = self
+            .slots
+            .partition_point(|slot| slot.first_segment <= segment);
+        &self.slots[after - 1]
+    }
+
+    fn write_segment(
+        &self,
+        slot: &Slot<'_>,
+        file: &fs::File,
+        segment: u64,
+        buf: &mut [u8],
+    ) -> Result<Option<digest::Value>, Error> {
+        let segment_len = self.job.segment_len as u64;
+        let offset_bytes = (segment - slot.first_segment) * segment_len;
+        let len = (slot.len_bytes - offset_bytes).min(segment_len) as usize;
+        let bytes = &mut buf[..len];
+        slot.file
+            .content
+            .read_at(offset_bytes, bytes)
+            .map_err(|source| Error::Content {
+                path: slot.file.path.clone(),
+                offset_bytes,
+                source,
+            })?;
+        let alone = slot.len_bytes <= segment_len;
+        let value = self
+            .job
+            .options
+            .blake3
+            .then(|| digest::segment(offset_bytes, bytes, alone));
+        self.job
+            .disk
+            .write_at(file, &slot.path, bytes, offset_bytes)?;
+        self.job.reporter.on_progress(len as u64);
+        Ok(value)
+    }
+}
+
+/// Reads every file back and gives its SHA-256, several files at a time.
+fn sha256_all(job: &Job<'_>, slots: &[Slot<'_>]) -> Result<Vec<Option<String>>, Error> {
+    let stop = AtomicBool::new(false);
+    let next = AtomicUsize::new(0);
+    let parts = in_parallel(job.threads().min(slots.len()), &stop, || {
+        let mut hashed = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(slot) = slots.get(index) else { break };
+            hashed.push((index, sha256(job, slot, &stop)?));
+        }
+        Ok(hashed)
+    })?;
+    let mut all = vec![None; slots.len()];
+    for (index, hash) in parts.into_iter().flatten() {
+        all[index] = Some(hash);
+    }
+    Ok(all)
+}
+
+fn sha256(job: &Job<'_>, slot: &Slot<'_>, stop: &AtomicBool) -> Result<String, Error> {
+    let failed = |source| Error::io("read back", &slot.path, source);
+    let file = disk::open(&slot.path).map_err(failed)?;
+    let mut hasher = sha2::Sha256::new();
+    let mut buf = vec![0; job.segment_len];
+    let mut offset_bytes = 0;
+    while offset_bytes < slot.len_bytes && !stop.load(Ordering::Relaxed) {
+        job.cancel.check()?;
+        let len = (slot.len_bytes - offset_bytes).min(job.segment_len as u64) as usize;
+        let bytes = &mut buf[..len];
+        file.read_exact_at(bytes, offset_bytes).map_err(failed)?;
+        hasher.update(bytes);
+        offset_bytes += len as u64;
+        job.reporter.on_progress(len as u64);
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Runs `body` on so many threads. The first failure stops all and is the answer; a panic is a failure.
+fn in_parallel<T: Send>(
+    num_threads: usize,
+    stop: &AtomicBool,
+    body: impl Fn() -> Result<T, Error> + Sync,
+) -> Result<Vec<T>, Error> {
+    let guarded = || {
+        let answer =
+            catch_unwind(AssertUnwindSafe(&body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+        answer.inspect_err(|_| stop.store(true, Ordering::Relaxed))
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..num_threads).map(|_| scope.spawn(guarded)).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| Err(panicked(&*panic)))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    Error::Panicked {
+        message: message.unwrap_or_else(|| "no message".into()),
+    }
+}

@@ -1,0 +1,343 @@
+//! Writing a set of packages into a folder as one: all of them, or nothing.
+//!
+//! [`write()`] lays everything out, asks the folder's filesystem for space, makes all files in a working folder
+//! inside the output folder, and only then moves the packages to their names, together with their entry in the
+//! folder's record, [`RECORD_NAME`]. Until then nothing that was there is touched; an error, a full disk or a
+//! cancelled job leaves what was there before. From the first move on a journal says what is going on, and
+//! [`recover`] finishes or undoes what a killed process left.
+//!
+//! A *set* is the packages of one component (`unet`, `unet_refiner`, …). The folder may hold sets of several
+//! components and anything else; only the component's own packages are ever replaced.
+
+mod digest;
+mod disk;
+mod error;
+mod file;
+mod fill;
+mod journal;
+mod lock;
+mod record;
+mod recover;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::{io, thread};
+
+use preflight::{Filesystem, Space};
+use serde_json::{Map, Value};
+
+use crate::progress::{Cancel, Reporter};
+use disk::{Disk, exists};
+use journal::{End, Journal};
+use record::Record;
+use work::{Made, Work};
+
+pub use error::{Error, ExitClass};
+pub use file::{Content, ContentError, File, Written};
+pub use record::{RECORD_NAME, SCHEMA_VERSION};
+pub use recover::{Outcome, Recovered, recover};
+
+use file::Layout;
+
+/// How much of a file is made, hashed and written at a time; a worker's whole memory. Small enough that the bytes
+/// are still in the processor's cache when they are hashed and written.
+pub const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// Room for the journal and the component's entry in the record.
+const RECORD_ALLOWANCE_BYTES: u64 = 1 << 20;
+/// More threads than this only cost memory.
+const MAX_THREADS: usize = 256;
+
+/// How a set is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How many threads make and write content; `None` for as many as the machine runs at once.
+    pub threads: Option<usize>,
+    /// Whether each file's BLAKE3 is computed as its bytes pass.
+    pub blake3: bool,
+    /// Whether each file's SHA-256 is computed in a pass of its own, after all is written.
+    pub sha256: bool,
+    /// Whether a set that is there is replaced.
+    pub force: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            blake3: true,
+            sha256: false,
+            force: false,
+        }
+    }
+}
+
+/// Writes `files` as the set of `component` into the folder `dir`, which is made if it is missing.
+///
+/// `record` is called once all files are written and says what the folder's record shall hold of this component; its
+/// `packages` are filled in. What earlier killed commands left in the folder is recovered first, and said to
+/// the reporter.
+///
+/// # Errors
+///
+/// Whatever it is, the folder is as it was before; see [`Error`] for what can go wrong. The one exception is
+/// [`Error::Unfinished`], after which [`recover`] has to be called again.
+pub fn write(
+    dir: &Path,
+    component: &str,
+    files: Vec<File<'_>>,
+    record: impl FnOnce(&[Written]) -> Map<String, Value>,
+    options: &Options,
+    reporter: &dyn Reporter,
+    cancel: &Cancel,
+) -> Result<Vec<Written>, Error> {
+    let dir = checked_dir(dir)?;
+    let job = Job {
+        dir: &dir,
+        component,
+        options,
+        reporter,
+        cancel,
+        disk: Disk::REAL,
+        segment_len: SEGMENT_BYTES as usize,
+    };
+    job.write(&files, record)
+}
+
+/// What [`write()`] would ask of the filesystem that holds `dir`, and what that has. Nothing is written.
+///
+/// # Errors
+///
+/// If the files form no set, the folder's record is not ours, or the filesystem does not answer.
+pub fn space(dir: &Path, files: &[File<'_>]) -> Result<Space, Error> {
+    let dir = checked_dir(dir)?;
+    space_for(&dir, &Layout::of(files)?, files, &Record::read(&dir)?)
+}
+
+fn space_for(
+    dir: &Path,
+    layout: &Layout,
+    files: &[File<'_>],
+    record: &Record,
+) -> Result<Space, Error> {
+    let filesystem = Filesystem::holding(dir)?;
+    // The record is there three times for a moment: as it was, its copy, and as it will be.
+    let old_record = record.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+    let lens = files.iter().map(|file| file.content.len_bytes());
+    let lens = lens.chain([old_record, old_record, RECORD_ALLOWANCE_BYTES]);
+    let working_folders = 3;
+    Ok(
+        filesystem
+            .space(filesystem.need_bytes(lens, layout.folders.len() as u64 + working_folders)),
+    )
+}
+
+/// The folder's absolute path, if it is a folder or can become one.
+fn checked_dir(dir: &Path) -> Result<PathBuf, Error> {
+    let dir = std::path::absolute(dir).map_err(|source| Error::io("find", dir, source))?;
+    for path in dir.ancestors() {
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => break,
+            Ok(_) => {
+                return Err(Error::NotAFolder {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+                return Err(Error::NotAFolder {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) => {}
+            Err(source) => return Err(Error::io("open folder", path, source)),
+        }
+    }
+    Ok(dir)
+}
+
+/// One call of [`write()`].
+struct Job<'a> {
+    dir: &'a Path,
+    component: &'a str,
+    options: &'a Options,
+    reporter: &'a dyn Reporter,
+    cancel: &'a Cancel,
+    disk: Disk<'a>,
+    segment_len: usize,
+}
+
+/// What a new set meets in the folder.
+#[derive(Debug, PartialEq)]
+struct Met {
+    /// What the record says of the component.
+    entry: Option<Value>,
+    /// The packages that are there and have to go.
+    outgoing: Vec<String>,
+}
+
+impl Job<'_> {
+    fn threads(&self) -> usize {
+        let available = || thread::available_parallelism().map_or(1, usize::from);
+        self.options
+            .threads
+            .unwrap_or_else(available)
+            .clamp(1, MAX_THREADS)
+    }
+
+    fn write(
+        &self,
+        files: &[File<'_>],
+        record: impl FnOnce(&[Written]) -> Map<String, Value>,
+    ) -> Result<Vec<Written>, Error> {
+        let layout = Layout::of(files)?;
+        self.recover()?;
+        let old_record = Record::read(self.dir)?;
+        let met = self.meet(&old_record, &layout.packages)?;
+        let space = space_for(self.dir, &layout, files, &old_record)?;
+        if !space.fits() {
+            return Err(Error::NotEnoughSpace(space));
+        }
+        self.cancel.check()?;
+        let made = Made::create(self.disk, self.dir)?;
+        // Dropped before `made`, as it stands in what that removes.
+        let work = Work::create(self.disk, self.dir, self.cancel)?;
+        self.reporter.on_start(self.total_bytes(files));
+        let written = fill::fill(self, &layout, files, &work.new_dir())?;
+        self.commit(&work, &made, &met, &layout.packages, record(&written))?;
+        made.keep();
+        if work.remove().is_err() {
+            let folder = error::Shown(&work.path);
+            self.reporter.on_note(&format!(
+                "could not remove `{folder}`; the next conversion into the folder tries again"
+            ));
+        }
+        self.reporter.on_done();
+        Ok(written)
+    }
+
+    fn total_bytes(&self, files: &[File<'_>]) -> u64 {
+        let passes = 1 + u64::from(self.options.sha256);
+        files
+            .iter()
+            .map(|file| file.content.len_bytes())
+            .fold(0, u64::saturating_add)
+            .saturating_mul(passes)
+    }
+
+    fn recover(&self) -> Result<(), Error> {
+        for Recovered { folder, outcome } in recover::recover_with(self.disk, self.dir)? {
+            let folder = error::Shown(&folder);
+            self.reporter.on_note(&match outcome {
+                Outcome::Finished(component) => {
+                    format!(
+                        "finished the interrupted replacement of `{}`",
+                        error::Shown(&component)
+                    )
+                }
+                Outcome::Undone(component) => {
+                    format!(
+                        "undid the interrupted replacement of `{}`",
+                        error::Shown(&component)
+                    )
+                }
+                Outcome::Removed => {
+                    format!("removed `{folder}`, left by a command that was killed")
+                }
+                Outcome::Left => {
+                    format!("could not remove `{folder}`, left by a command that was killed")
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Finds what stands in the way, and whether it may go.
+    fn meet(&self, record: &Record, incoming: &[String]) -> Result<Met, Error> {
+        let mut found: Vec<String> = record.packages(self.component).map(str::to_owned).collect();
+        found.extend(
+            incoming
+                .iter()
+                .filter(|name| !record.packages(self.component).any(|n| n == *name))
+                .cloned(),
+        );
+        for package in &found {
+            if let Some(owner) = record.owner(package, self.component) {
+                return Err(Error::Owned {
+                    package: package.clone(),
+                    component: owner.into(),
+                });
+            }
+        }
+        let entry = record.entry(self.component).cloned();
+        let mut outgoing = Vec::new();
+        for package in &found {
+            if exists(&self.dir.join(package))? {
+                outgoing.push(package.clone());
+            }
+        }
+        match (self.options.force, entry.is_some() || !outgoing.is_empty()) {
+            (false, true) => {
+                found.retain(|name| {
+                    outgoing.contains(name) || record.packages(self.component).any(|n| n == name)
+                });
+                Err(Error::Exists {
+                    dir: self.dir.to_owned(),
+                    found,
+                })
+            }
+            _ => Ok(Met { entry, outgoing }),
+        }
+    }
+
+    /// Puts the new set in place of what was met at the start, under the output folder's lock.
+    fn commit(
+        &self,
+        work: &Work<'_>,
+        made: &Made<'_>,
+        met: &Met,
+        incoming: &[String],
+        entry: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let _dir_lock = lock::folder(self.dir, self.cancel)?;
+        self.cancel.check()?;
+        let record = Record::read(self.dir)?;
+        if self.meet(&record, incoming)? != *met {
+            return Err(Error::Changed {
+                dir: self.dir.to_owned(),
+            });
+        }
+        let had_record = record.bytes.is_some();
+        if let Some(bytes) = &record.bytes {
+            self.disk
+                .write_new(&work.old_dir().join(RECORD_NAME), bytes)?;
+        }
+        let text = record.with(self.component, entry, incoming);
+        self.disk
+            .write_new(&work.new_dir().join(RECORD_NAME), &text)?;
+        for folder in [&work.new_dir(), &work.old_dir(), &work.path, self.dir] {
+            self.disk.sync_dir(folder)?;
+        }
+        made.sync()?;
+        let journal = Journal::new(
+            self.component,
+            met.outgoing.clone(),
+            incoming.to_vec(),
+            had_record,
+        );
+        journal.write(self.disk, &work.path)?;
+        match journal.settle(self.disk, self.dir, &work.path)? {
+            End::Forward => Ok(()),
+            End::Back(Some(failure)) => Err(failure),
+            End::Back(None) => Err(Error::Changed {
+                dir: self.dir.to_owned(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,360 @@
+#!/usr/bin/env python3
+"""Checks .mlpackage folders as far as that goes without a Mac.
+
+    check_packages.py PACKAGE|DIR...
+
+coremltools opens each package and rebuilds every operation, which infers every type again and reads
+every blob. What coremltools leaves unchecked is checked here: opset against specification version,
+identifiers, unique names, the layout of weight.bin, the model description against the function, and
+that the metadata is filled in. Of a DIR every package is checked, and where it holds a
+`conversion.json` also that the packages of each component fit together as a chain and stay within
+their limit. Prints a line per package; the exit code is 1 if anything falls short.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import struct
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# coremltools warns about the native parts that only a Mac has.
+logging.getLogger("coremltools").setLevel(logging.ERROR)
+
+import coremltools as ct
+from coremltools.converters.mil.frontend.milproto.load import load as load_program
+from coremltools.proto import FeatureTypes_pb2, MIL_pb2
+
+OPSETS = {7: "CoreML6", 8: "CoreML7", 9: "CoreML8"}
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_@]*")
+# Words of Core ML's text form; coremltools renames values that are called so.
+RESERVED = frozenset(
+    "any bool program func tensor list dict tuple true false string bf16 fp16 fp32 fp64 state "
+    "int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+)
+BLOB_FILE = "@model_path/weights/weight.bin"
+
+# MILBlob's StorageFormat.hpp: a 64-byte header, then per blob a 64-byte record and its data.
+BLOB_VERSION = 2
+BLOB_SENTINEL = 0xDEADBEEF
+BLOB_ALIGNMENT = 64
+# Type in the program -> (type code in the blob file, bits per element).
+BLOB_TYPES = {
+    MIL_pb2.FLOAT16: (1, 16),
+    MIL_pb2.FLOAT32: (2, 32),
+    MIL_pb2.UINT8: (3, 8),
+    MIL_pb2.INT8: (4, 8),
+    MIL_pb2.INT4: (8, 4),
+    MIL_pb2.UINT4: (11, 4),
+    MIL_pb2.UINT6: (13, 6),
+    MIL_pb2.INT32: (14, 32),
+}
+FEATURE_TYPES = {
+    FeatureTypes_pb2.ArrayFeatureType.FLOAT16: MIL_pb2.FLOAT16,
+    FeatureTypes_pb2.ArrayFeatureType.FLOAT32: MIL_pb2.FLOAT32,
+    FeatureTypes_pb2.ArrayFeatureType.INT32: MIL_pb2.INT32,
+}
+DTYPE_NAMES = {
+    MIL_pb2.FLOAT16: ("fp16", 2),
+    MIL_pb2.FLOAT32: ("fp32", 4),
+    MIL_pb2.INT32: ("int32", 4),
+}
+# What Apple's Swift pipeline feeds to a UNet; a stage may take any of these.
+ORIGINAL_INPUTS = ("sample", "timestep", "encoder_hidden_states", "time_ids", "text_embeds")
+
+
+@dataclass
+class Report:
+    """What one package is and where it falls short. Features are `(name, shape, dtype)`."""
+
+    path: Path
+    operations: int = 0
+    blobs: int = 0
+    weight_bytes: int = 0
+    specification: int = 0
+    inputs: list = field(default_factory=list)
+    outputs: list = field(default_factory=list)
+    unused_inputs: list = field(default_factory=list)
+    problems: list = field(default_factory=list)
+
+    def __str__(self):
+        if self.problems:
+            return f"{self.path}: FALLS SHORT: " + "; ".join(self.problems)
+        unused = f", unused inputs: {', '.join(self.unused_inputs)}" if self.unused_inputs else ""
+        return (
+            f"{self.path}: ok: {self.operations} operations, {self.blobs} blobs, "
+            f"{self.weight_bytes} bytes of weights, specification {self.specification}, "
+            f"{len(self.inputs)} inputs, {len(self.outputs)} outputs{unused}"
+        )
+
+
+def check_package(path):
+    """The report of one package. Only a copy of it is opened: coremltools rewrites the manifest."""
+    report = Report(Path(path))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "copy.mlpackage"
+            shutil.copytree(path, copy, copy_function=_link_weights)
+            _check_copy(copy, report)
+    except Exception as error:  # coremltools raises whatever it stumbles over: each is a finding
+        report.problems.append(f"{type(error).__name__}: {error}")
+    return report
+
+
+def _link_weights(source, target):
+    if Path(source).suffix == ".bin":
+        try:
+            return os.link(source, target)
+        except OSError:
+            pass  # another device
+    return shutil.copy2(source, target)
+
+
+def _check_copy(path, report):
+    model = ct.models.MLModel(str(path), skip_model_load=True)
+    spec = model.get_spec()
+    report.specification = spec.specificationVersion
+    load_program(spec, spec.specificationVersion, model.weights_dir).validate()
+    functions = spec.mlProgram.functions
+    if list(functions) != ["main"]:
+        report.problems.append(f"expected one function `main`, found {list(functions)}")
+        return
+    opset = OPSETS.get(spec.specificationVersion)
+    if functions["main"].opset != opset:
+        report.problems.append(
+            f"opset {functions['main'].opset} with specification {spec.specificationVersion}, expected {opset}"
+        )
+    block = functions["main"].block_specializations[functions["main"].opset]
+    report.operations = sum(op.type != "const" for op in block.operations)
+    _check_names(functions["main"], block, report)
+    _check_description(spec.description, functions["main"], block, report)
+    _check_metadata(spec.description, report)
+    _check_blobs(Path(model.weights_dir or path / "none") / "weight.bin", block, report)
+
+
+def _check_names(function, block, report):
+    inputs = [i.name for i in function.inputs]
+    defined = inputs + [o.name for op in block.operations for o in op.outputs]
+    for name in defined:
+        if not IDENTIFIER.fullmatch(name) or name in RESERVED:
+            report.problems.append(f"illegal name {name!r}")
+    report.problems += [f"`{name}` is defined twice" for name in _repeated(defined)]
+    for op in block.operations:
+        extra = set(op.attributes) - {"name", "val"}
+        if "name" not in op.attributes or extra:
+            report.problems.append(f"{op.type} `{op.outputs[0].name}`: attributes {sorted(op.attributes)}")
+    used = {b.name for op in block.operations for a in op.inputs.values() for b in a.arguments}
+    report.unused_inputs = [name for name in inputs if name not in used]
+    consts = [op.outputs[0].name for op in block.operations if op.type == "const"]
+    report.problems += [f"const `{name}` is used by nothing" for name in consts if name not in used]
+
+
+def _repeated(names):
+    seen = set()
+    return sorted({name for name in names if name in seen or seen.add(name)})
+
+
+def _check_description(description, function, block, report):
+    types = {i.name: i.type for i in function.inputs}
+    types.update((o.name, o.type) for op in block.operations for o in op.outputs)
+    report.inputs = [_feature(f) for f in description.input]
+    report.outputs = [_feature(f) for f in description.output]
+    for kind, features, names in (
+        ("inputs", report.inputs, [i.name for i in function.inputs]),
+        ("outputs", report.outputs, list(block.outputs)),
+    ):
+        declared = [(name, _shape(types[name]), types[name].tensorType.dataType) for name in names]
+        if features != declared:
+            report.problems.append(f"{kind} described as {features}, declared as {declared}")
+
+
+def _feature(feature):
+    array = feature.type.multiArrayType
+    return feature.name, tuple(array.shape), FEATURE_TYPES.get(array.dataType)
+
+
+def _shape(value_type):
+    return tuple(d.constant.size for d in value_type.tensorType.dimensions)
+
+
+def _check_metadata(description, report):
+    metadata = description.metadata
+    for key in ("shortDescription", "versionString", "userDefined"):
+        if not getattr(metadata, key):
+            report.problems.append(f"metadata: `{key}` is empty")
+    for feature in [*description.input, *description.output]:
+        if not feature.shortDescription:
+            report.problems.append(f"metadata: `{feature.name}` has no description")
+
+
+def _check_blobs(path, block, report):
+    referenced = {}
+    for op in block.operations:
+        for value in _values(op):
+            if value.WhichOneof("value") != "blobFileValue":
+                continue
+            blob = value.blobFileValue
+            if blob.fileName != BLOB_FILE:
+                report.problems.append(f"`{op.outputs[0].name}` lies in `{blob.fileName}`, not `{BLOB_FILE}`")
+            code, bits = BLOB_TYPES[value.type.tensorType.dataType]
+            referenced[blob.offset] = (code, -(-math.prod(_shape(value.type)) * bits // 8))
+    if not path.exists():
+        if referenced:
+            report.problems.append("weight.bin is missing")
+        return
+    report.weight_bytes = path.stat().st_size
+    found, problems = _walk_blobs(path)
+    report.blobs = len(found)
+    report.problems += problems
+    for offset in sorted(referenced.keys() | found.keys()):
+        wanted, had = referenced.get(offset), found.get(offset)
+        if wanted != had:
+            report.problems.append(f"blob at {offset}: program expects (type, bytes) {wanted}, found {had}")
+
+
+def _values(op):
+    """The values that an operation holds itself: attributes and inline arguments."""
+    yield from op.attributes.values()
+    for argument in op.inputs.values():
+        for binding in argument.arguments:
+            if binding.WhichOneof("binding") == "value":
+                yield binding.value
+
+
+def _walk_blobs(path):
+    """Record offset -> (type code, bytes), and what is wrong with the layout."""
+    found, problems, size = {}, [], path.stat().st_size
+    with path.open("rb") as file:
+        count, version = struct.unpack("<II", file.read(8))
+        if version != BLOB_VERSION:
+            return found, [f"weight.bin: version {version}, expected {BLOB_VERSION}"]
+        end = offset = BLOB_ALIGNMENT
+        for _ in range(count):
+            file.seek(end)
+            if any(file.read(offset - end)):
+                problems.append(f"weight.bin: padding before {offset} is not zero")
+            record = file.read(BLOB_ALIGNMENT)
+            if len(record) < BLOB_ALIGNMENT:
+                return found, [*problems, f"weight.bin: ends before record {offset}, header counts {count}"]
+            sentinel, code, length, start, padding_bits = struct.unpack_from("<IIQQQ", record)
+            if sentinel != BLOB_SENTINEL:
+                return found, [*problems, f"weight.bin: no record at {offset}"]
+            if start != offset + BLOB_ALIGNMENT or start + length > size or length == 0:
+                return found, [*problems, f"weight.bin: record at {offset}: {length} bytes at {start}"]
+            if padding_bits or any(record[32:]):
+                problems.append(f"weight.bin: reserved bytes of the record at {offset} are not zero")
+            found[offset] = (code, length)
+            end = start + length
+            offset = -(-end // BLOB_ALIGNMENT) * BLOB_ALIGNMENT
+    if end != size:
+        problems.append(f"weight.bin: {size} bytes, the last blob ends at {end}")
+    return found, problems
+
+
+def check_chain(reports):
+    """Adds to the reports where the packages, in order, fall short as a chain: a stage gets the last
+    stage's outputs merged over the original inputs, and nothing else."""
+    originals, passed = {}, {}
+    for report in reports:
+        for name, *feature in report.inputs:
+            if name in ORIGINAL_INPUTS:
+                given = originals.setdefault(name, feature)
+            else:
+                given = passed.get(name)
+            if given is None:
+                report.problems.append(f"input `{name}` is neither passed by the stage before nor original")
+            elif given != feature:
+                report.problems.append(f"input `{name}` is {feature}, the chain gives {given}")
+        passed = {name: feature for name, *feature in report.outputs}
+        hidden = [name for name in passed if name in ORIGINAL_INPUTS]
+        report.problems += [f"output `{name}` hides an original input" for name in hidden]
+    first = {name for name, *_ in reports[0].inputs}
+    for name in ("sample", "time_ids"):
+        # Apple's pipeline reads the shapes of these two off the first stage.
+        if name in originals and name not in first:
+            reports[0].problems.append(f"the first stage does not declare `{name}`")
+    if len(reports[-1].outputs) != 1:
+        reports[-1].problems.append(f"the last stage has {len(reports[-1].outputs)} outputs, expected one")
+
+
+def check_folder(path):
+    """The reports of every package in a folder, those that `conversion.json` lists as chains."""
+    record = path / "conversion.json"
+    reports = {package.name: check_package(package) for package in sorted(path.glob("*.mlpackage"))}
+    components = json.loads(record.read_text())["components"] if record.exists() else {}
+    for name, component in components.items():
+        chunks = component["chunks"]
+        chain = [reports.get(Path(chunk["path"]).name) for chunk in chunks]
+        if not chain or None in chain:
+            missing = Report(record, problems=[f"`{name}` lists packages that are not there"])
+            reports[f"conversion.json {name}"] = missing
+            continue
+        check_chain(chain)
+        for report, chunk in zip(chain, chunks):
+            _check_record(report, chunk, component["limit"])
+            _check_files(report, chunk, component["files"])
+    return list(reports.values())
+
+
+def _check_record(report, chunk, limit):
+    """What conversion.json says of a package against the package."""
+    for kind in ("inputs", "outputs"):
+        recorded = [(f["name"], tuple(f["shape"]), f["dtype"], f["bytes"]) for f in chunk[kind]]
+        found = [
+            (name, shape, DTYPE_NAMES[dtype][0], math.prod(shape) * DTYPE_NAMES[dtype][1])
+            for name, shape, dtype in getattr(report, kind)
+        ]
+        if recorded != found:
+            report.problems.append(f"{kind} recorded as {recorded}, found {found}")
+    fits = limit["bytes"] is None or report.weight_bytes <= limit["bytes"]
+    for key, found in (
+        ("weight_bytes", report.weight_bytes),
+        ("operations", report.operations),
+        ("within_limit", fits),
+    ):
+        if chunk[key] != found:
+            report.problems.append(f"`{key}` recorded as {chunk[key]}, found {found}")
+    if not fits and limit["profile"] == "explicit":
+        report.problems.append(f"{report.weight_bytes} bytes of weights, the limit is {limit['bytes']}")
+
+
+def _check_files(report, chunk, files):
+    recorded = {file["path"]: file["bytes"] for file in files if file["path"].startswith(chunk["path"] + "/")}
+    folder = report.path.parent
+    found = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in report.path.rglob("*")
+        if path.is_file()
+    }
+    if recorded != found or chunk["package_bytes"] != sum(found.values()):
+        report.problems.append(f"files recorded as {recorded}, {chunk['package_bytes']} bytes, found {found}")
+
+
+def check(path):
+    """The reports of a package or of a folder of packages."""
+    path = Path(path)
+    return [check_package(path)] if path.suffix == ".mlpackage" else check_folder(path)
+
+
+def main(arguments):
+    if not arguments or arguments[0].startswith("-"):
+        print(__doc__.strip())
+        return 0 if arguments else 2
+    short = False
+    for argument in arguments:
+        reports = check(argument)
+        for report in reports:
+            print(report)
+        if not reports:
+            print(f"{argument}: FALLS SHORT: no packages")
+        short |= not reports or any(report.problems for report in reports)
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
