@@ -169,7 +169,8 @@ class CheckFolder(unittest.TestCase):
     def problems(self):
         record = {"schema_version": 1, "components": {"unet": self.component}}
         (self.folder / "conversion.json").write_text(json.dumps(record))
-        return "; ".join(problem for report in check_packages.check(self.folder) for problem in report.problems)
+        reports = check_packages.check(self.folder)
+        return "; ".join(problem for report in reports for problem in report.problems)
 
     def test_a_true_record(self):
         self.assertEqual(self.problems(), "")

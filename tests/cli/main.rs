@@ -1,0 +1,21 @@
+//! The program as people and scripts meet it: what it prints, what it writes, how it ends.
+//!
+//! Every run is checked for what no run may do: panic, or pass a control character from a file on to the terminal. Every object
+//! that `--json` prints is checked against `docs/json.schema.json`.
+
+mod bad_input;
+mod checkpoints;
+mod convert;
+mod demo;
+mod determinism;
+mod folder;
+mod help;
+mod inspect;
+mod interrupt;
+mod metadata;
+mod packages;
+mod program;
+mod replace;
+mod schema;
+mod tensors;
+mod usage;
