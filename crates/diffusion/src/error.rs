@@ -136,11 +136,12 @@ impl Error {
     /// What was expected.
     pub fn expected(&self) -> Option<String> {
         Some(match self {
-            Error::Stranger { .. } => {
+            Error::Stranger { .. } | Error::Unclear { .. } => {
                 "a UNet of SDXL, its refiner, SD 1.5 or SD 2.1, in the original or in diffusers' layout".to_owned()
             }
             Error::ConfigField { expected, .. } | Error::Shape { expected, .. } => expected.clone(),
             Error::MissingTensor { expected, .. } => format!("a tensor of shape {expected}"),
+            Error::ExtraTensor { .. } => "no tensors of the UNet but those that the model takes".to_owned(),
             Error::Dtype { .. } => "F32, F16, BF16, F8_E4M3 or F8_E5M2".to_owned(),
             Error::LatentSize { halvings, .. } => format!("a multiple of {} each way", 1u64 << halvings),
             Error::NotFinite { .. } => "finite numbers of at most 65504".to_owned(),
@@ -157,6 +158,8 @@ impl Error {
             | Error::ConfigField { found, .. }
             | Error::Shape { found, .. }
             | Error::Dtype { found, .. } => found.clone(),
+            Error::MissingTensor { .. } => "nothing".to_owned(),
+            Error::ExtraTensor { count, .. } => format!("{count} more"),
             Error::LatentSize { width, height, .. } => format!("{width}x{height}"),
             Error::NotFinite { count, what, .. } => format!("{count} value(s) that are {what}"),
             Error::Checkpoint(e) => return e.found(),

@@ -15,6 +15,8 @@ pub(crate) struct Flow<'p> {
     /// Operations that are no constants, in program order.
     pub units: Vec<Unit>,
     origins: Vec<Origin>,
+    /// Weights that stand in the operation at a position of the body, nested blocks included.
+    weights: Vec<Vec<WeightId>>,
     /// Whether the constant at a position of the body needs a weight.
     weighty: Vec<bool>,
 }
@@ -22,6 +24,8 @@ pub(crate) struct Flow<'p> {
 /// A computing operation with its nested blocks.
 pub(crate) struct Unit {
     pub op: OpId,
+    /// Its position in the body.
+    position: usize,
     /// Values that it takes and that are no constants, each once.
     pub uses: Vec<ValueId>,
     /// Positions in the body of the constants that it takes, each once.
@@ -73,6 +77,7 @@ impl<'p> Flow<'p> {
             body: f.block(body),
             units: Vec::new(),
             origins: vec![Origin::Nested; f.num_values()],
+            weights: Vec::new(),
             weighty: Vec::new(),
         };
         for &input in &f.inputs {
@@ -100,13 +105,13 @@ impl<'p> Flow<'p> {
         } else {
             Origin::Unit
         };
-        let weighty = constant && {
-            let direct = !own_weights(self.f, op).is_empty();
-            direct || self.constants_of(op).any(|c| self.weighty[c])
-        };
+        let mut weights = Vec::new();
+        own_weights(self.f, op, &mut weights);
+        let weighty = !weights.is_empty() || self.constants_of(op).any(|c| self.weighty[c]);
+        self.weights.push(weights);
         self.weighty.push(weighty);
         if !constant {
-            let unit = self.unit(id);
+            let unit = self.unit(position, id);
             self.units.push(unit);
         }
         for &v in &op.outputs {
@@ -126,9 +131,10 @@ impl<'p> Flow<'p> {
                 .all(|v| matches!(self.origin(v), Origin::Constant(_)))
     }
 
-    fn unit(&self, op: OpId) -> Unit {
+    fn unit(&self, position: usize, op: OpId) -> Unit {
         let mut unit = Unit {
             op,
+            position,
             uses: Vec::new(),
             constants: Vec::new(),
         };
@@ -191,7 +197,7 @@ impl<'p> Flow<'p> {
     /// Weights that a unit needs, in the order in which a chunk's program that begins with it refers to them first.
     pub fn unit_weights(&self, unit: &Unit, met: &mut Met) -> Vec<WeightId> {
         let mut weights = self.constant_weights(&unit.constants, met);
-        weights.extend(own_weights(self.f, self.f.op(unit.op)));
+        weights.extend(&self.weights[unit.position]);
         weights
     }
 
@@ -201,7 +207,7 @@ impl<'p> Flow<'p> {
         let mut weights = Vec::new();
         for position in constants {
             met.0[position] = false;
-            weights.extend(own_weights(self.f, self.constant_op(position)));
+            weights.extend(&self.weights[position]);
         }
         weights
     }
@@ -299,16 +305,14 @@ fn for_each_definition(f: &Function, op: &Operation, see: &mut impl FnMut(ValueI
     }
 }
 
-/// Weights that stand in an operation and its nested blocks, in the order of its constants.
-fn own_weights(f: &Function, op: &Operation) -> Vec<WeightId> {
-    let mut weights = Vec::new();
-    op.constants().for_each(|c| data_weights(c, &mut weights));
+/// Appends the weights that stand in an operation and its nested blocks, in the order of its constants.
+fn own_weights(f: &Function, op: &Operation, weights: &mut Vec<WeightId>) {
+    op.constants().for_each(|c| data_weights(c, weights));
     for &block in &op.blocks {
         for &nested in &f.block(block).ops {
-            weights.extend(own_weights(f, f.op(nested)));
+            own_weights(f, f.op(nested), weights);
         }
     }
-    weights
 }
 
 fn data_weights(constant: &Constant, weights: &mut Vec<WeightId>) {

@@ -11,6 +11,7 @@
 //! The chunks form a chain in which a stage receives the outputs of the stage before it, merged over the program's inputs,
 //! and nothing else. So every value that is live across a cut leaves the chunk before it and enters the one after it;
 //! chunks that do not need it themselves pass it through under a name of its own. The last chunk has the program's outputs.
+//! A cut cannot be where a list, a state, a text or a tensor of unknown size is live, nor where nothing is.
 //!
 //! ```
 //! use mil::{Builder, Constant, DataType, Opset, WeightError, WeightId, WeightStore, ops::Op};

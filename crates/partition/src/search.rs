@@ -51,7 +51,7 @@ struct Candidate {
 impl Search<'_> {
     /// The fewest chunks whose files are no longer than `max_bytes`; `None` where no number would do.
     pub fn fewest(&self, max_bytes: u64) -> Option<usize> {
-        fewest(&self.ends(max_bytes))
+        fewest(&self.segments.ends(max_bytes))
     }
 
     /// The best plan of `chunks` chunks, which are no more than there are segments.
@@ -73,7 +73,8 @@ impl Search<'_> {
     fn best_bytes(&self, chunks: usize) -> u64 {
         let (low, high) = (0, self.segments.most_bytes());
         // Hardly ever more, and much less than the whole: an even share and one segment.
-        let guess = high / chunks as u64 + self.segments.longest_bytes();
+        let share = high / chunks as u64;
+        let guess = share.saturating_add(self.segments.longest_bytes());
         let is_enough = |max| self.is_enough(max, chunks);
         if guess >= high {
             smallest(low, high, is_enough)
@@ -88,18 +89,26 @@ impl Search<'_> {
     /// plan keeps.
     fn tightest(&self, mut low: u64, most_bytes: u64, chunks: usize) -> Route {
         let best = |max| {
-            let route = self.route(&self.ends(max), chunks);
+            let route = self.route(&self.segments.ends(max), chunks);
             route.expect("some plan keeps the smallest bound")
         };
         let first = best(most_bytes);
         let mut high = self.longest(&first.cuts);
+        // Often no other plan has as little traffic, so the first steps down are small.
+        let (mut step, mut missed) = (1, false);
         while low < high {
-            let middle = low + (high - low) / 2;
-            let route = best(middle);
+            let probe = if missed {
+                low + (high - low) / 2
+            } else {
+                high.saturating_sub(step).max(low)
+            };
+            let route = best(probe);
             if route.traffic == first.traffic {
                 high = self.longest(&route.cuts);
+                step = step.saturating_mul(2);
             } else {
-                low = middle + 1;
+                low = probe + 1;
+                missed = true;
             }
         }
         best(high)
@@ -113,10 +122,6 @@ impl Search<'_> {
         bytes.max().expect("a plan has a chunk")
     }
 
-    fn ends(&self, max_bytes: u64) -> Vec<usize> {
-        self.segments.ends(max_bytes)
-    }
-
     /// Whether `chunks` chunks can keep the bound.
     fn is_enough(&self, max_bytes: u64, chunks: usize) -> bool {
         let suffice = |ends: &[usize]| fewest(ends).is_some_and(|n| n <= chunks);
@@ -125,7 +130,7 @@ impl Search<'_> {
             return true;
         }
         suffice(&self.segments.loose_ends(max_bytes))
-            && self.route(&self.ends(max_bytes), chunks).is_some()
+            && self.route(&self.segments.ends(max_bytes), chunks).is_some()
     }
 
     /// The plan of least traffic, if there is one; of several the one with the earliest last cut, and so on.

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::options::BlobCost;
 
 /// Most uses of weights, counted once a segment: far beyond any program, and a bound on the memory that planning takes.
-const MAX_USES: usize = 1 << 26;
+const MAX_USES: usize = 1 << 22;
 
 /// The weights of each segment.
 pub(crate) struct Segments {
@@ -94,9 +94,8 @@ impl Segments {
             Some(before) => {
                 let used = &mut self.uses[before];
                 used.until = segment;
-                let sizes = (used.padded_bytes, used.padding_bytes);
-                let owner = self.starts.partition_point(|&start| start <= before);
-                (sizes.0, sizes.1, owner)
+                let after = self.starts.partition_point(|&start| start <= before);
+                (used.padded_bytes, used.padding_bytes, after)
             }
             None => {
                 let bytes = cost.record_bytes.checked_add(store.len_bytes(weight));

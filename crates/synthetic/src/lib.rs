@@ -1,6 +1,6 @@
 //! Synthetic checkpoints of any family, width, layout and dtype, from a seed.
 //!
-//! [`write`] makes what a person would have downloaded: a single file in the original layout or in diffusers', or a
+//! [`write()`] makes what a person would have downloaded: a single file in the original layout or in diffusers', or a
 //! diffusers folder, whole or in shards. The tensors are those that the model's own program takes, so names and shapes
 //! are right by construction; the values are noise from a counter-based generator, scaled so that activations stay
 //! within `fp16`. An element depends on the seed, diffusers' name of the tensor and its index, and on nothing else:

@@ -5,8 +5,6 @@ use std::fmt;
 use diffusion::UnetConfig;
 use serde_json::{Value, json};
 
-use crate::error::Error;
-
 /// A model to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
@@ -85,14 +83,9 @@ impl Preset {
     }
 
     /// Its config, resolved.
-    ///
-    /// # Errors
-    /// None for these configs.
-    pub fn unet(self) -> Result<UnetConfig, Error> {
-        Ok(UnetConfig::from_json(
-            "config.json".as_ref(),
-            &self.config(),
-        )?)
+    pub fn unet(self) -> UnetConfig {
+        UnetConfig::from_json("config.json".as_ref(), &self.config())
+            .expect("a preset's config is a UNet's")
     }
 }
 
@@ -209,7 +202,7 @@ mod tests {
     #[test]
     fn every_preset_is_a_model_and_has_its_name() {
         for &preset in Preset::ALL {
-            preset.unet().unwrap();
+            preset.unet();
             assert_eq!(Preset::from_name(preset.name()), Some(preset));
         }
     }

@@ -366,7 +366,11 @@ impl<'a> Graph<'a> {
             [_, _, h, w] => (h, w),
             _ => (0, 0),
         };
-        let rows = channels.checked_div(groups).unwrap_or(0) * height;
+        // Sizes that saturate are refused by the reshape, as in [`Graph::ints`].
+        let rows = channels
+            .checked_div(groups)
+            .unwrap_or(0)
+            .saturating_mul(height);
         let (gamma, beta) = self.affine(name, x, |c| vec![1, c, 1, 1])?;
         let grouped = self.reshape(&format!("{name}.groups"), x, &[batch, groups, rows, width])?;
         let epsilon = self.epsilon(epsilon);

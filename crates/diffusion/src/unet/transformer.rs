@@ -31,7 +31,7 @@ pub(super) fn build(
 ) -> Result<ValueId, Error> {
     let outer = g.shape(x);
     let channels = g.channels(x);
-    let positions = outer.iter().skip(2).product();
+    let positions = outer.iter().skip(2).fold(1, |n, &d| d.saturating_mul(n));
     let flat = [g.options.batch, channels, 1, positions];
     let h = g.group_norm(
         &format!("{name}.norm"),

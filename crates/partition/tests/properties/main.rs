@@ -170,7 +170,7 @@ fn made(recipe: &Recipe) -> Program {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn chained_chunks_compute_the_whole(recipe in recipes(40), wish in wishes(6)) {

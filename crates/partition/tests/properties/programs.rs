@@ -94,7 +94,7 @@ impl Recipe {
         }
         let mut outputs: Vec<_> = self.outputs.iter().map(|&p| m.output(p)).collect();
         // An early output that is repeated.
-        if self.outputs[0] % 16 == 0 {
+        if self.outputs[0].is_multiple_of(16) {
             outputs.push(outputs[0]);
         }
         m.f.block_mut(m.body).outputs = outputs;
@@ -181,7 +181,7 @@ impl Maker {
 
     fn tensor(&self, pick: u16) -> Option<ValueId> {
         let recent = self.tensors.len().saturating_sub(4);
-        let range = if pick % 2 == 0 {
+        let range = if pick.is_multiple_of(2) {
             &self.tensors[..]
         } else {
             &self.tensors[recent..]
@@ -248,8 +248,8 @@ impl Maker {
                 }
             }
             8..=17 => {
-                let weights =
-                    (0..1 + c / 8 % 3).map(|i| self.weight(b.rotate_left(u32::from(i) * 3), c + i));
+                let weights = (0..1 + c / 8 % 3)
+                    .map(|i| self.weight(b.rotate_left(u32::from(i) * 3), c.wrapping_add(i)));
                 let weights: Vec<_> = weights.collect();
                 self.push("mix", &[("x", vec![x]), ("w", weights)], vec![ty])
             }
@@ -267,7 +267,7 @@ impl Maker {
                 self.push("of_odd", &[("x", vec![x, odd])], vec![ty])
             }
             27 | 28 => self.nested(x, b, c),
-            29 if b % 2 == 0 => self.push("sink", &[("x", vec![x])], vec![]),
+            29 if b.is_multiple_of(2) => self.push("sink", &[("x", vec![x])], vec![]),
             30 if !self.states.is_empty() => {
                 let state = self.states[b as usize % self.states.len()];
                 self.push("read_state", &[("x", vec![x, state])], vec![ty])
@@ -288,7 +288,7 @@ impl Maker {
         let tensor = ty.as_tensor().unwrap();
         let mut half = tensor.shape().unwrap();
         let axis = half.len() - 1;
-        if half[axis] % 2 != 0 {
+        if !half[axis].is_multiple_of(2) {
             return;
         }
         half[axis] /= 2;
@@ -346,6 +346,7 @@ impl Maker {
     fn nested(&mut self, x: ValueId, b: u16, c: u16) -> Vec<ValueId> {
         let ty = self.f.value(x).ty.clone();
         let y = self.tensor(b).unwrap();
+        let returned = self.tensor(c).unwrap();
         let outer = self.weight(b, c);
         let inner_name = self.name("inner");
         let mut inner = Operation::new(Op::Const);
@@ -359,7 +360,7 @@ impl Maker {
             .insert("x".into(), operands.map(Operand::Value).to_vec());
         let result_name = self.name("result");
         mix.outputs = vec![self.f.add_value(result_name, ty.clone())];
-        let outputs = vec![mix.outputs[0], y];
+        let outputs = vec![mix.outputs[0], returned];
         let ops = vec![self.f.add_op(inner), self.f.add_op(mix)];
         let block = self.f.add_block(Block {
             inputs: vec![argument],
@@ -370,7 +371,7 @@ impl Maker {
         let mut op = Operation::new("while_loop");
         op.blocks = vec![block];
         op.inputs.insert("x".into(), vec![Operand::Value(x)]);
-        let other = self.f.value(y).ty.clone();
+        let other = self.f.value(returned).ty.clone();
         self.push_op(op, vec![ty, other])
     }
 

@@ -56,7 +56,7 @@ fn single_files_are_complete_without_a_config() {
                 assert_eq!(names.iter().count(), summary.num_tensors);
                 assert_eq!(names.others.len(), 9, "{:?}", names.others);
                 let config = build(&checkpoint, &names);
-                assert_eq!(config.family(), preset.unet().unwrap().family());
+                assert_eq!(config.family(), preset.unet().family());
                 assert_eq!(summary.len_bytes, fs::metadata(&path).unwrap().len());
                 fs::remove_file(&path).unwrap();
             }

@@ -95,7 +95,7 @@ fn dtypes_round_the_same_values() {
 /// Three tensors of different kinds, converted as for a package.
 fn as_fp16(checkpoint: &Checkpoint) -> Vec<f16> {
     let names = Names::find(checkpoint).unwrap();
-    let config = Preset::TinySd15.unet().unwrap();
+    let config = Preset::TinySd15.unet();
     let mut weights = CheckpointWeights::new(checkpoint, &names, &config, Overflow::Refuse);
     let mut values = Vec::new();
     for name in [
