@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use checkpoint::{Checkpoint, Dtype, OpenOptions, writer};
+use diffusion::unet::{self, Attention};
+use diffusion::{Recorder, UnetConfig, original_names};
+use mil::Opset;
 use serde_json::Value;
 use synthetic::{Container, Options, Preset};
 
-use crate::folder::Folder;
+use crate::folder::{Folder, Snapshot, snapshot};
 
 /// Where a UNet's names begin in a single file of the original layout.
 pub const PREFIX: &str = "model.diffusion_model.";
@@ -103,7 +106,9 @@ impl Model {
         let entry = |t: &Tensor| (t.name.clone(), t.dtype, t.shape.clone());
         let entries: Vec<_> = self.tensors.iter().map(entry).collect();
         let (mut bytes, _) = writer::header(&entries, &self.metadata);
-        bytes.extend(self.tensors.iter().flat_map(|t| &t.bytes));
+        for tensor in &self.tensors {
+            bytes.extend_from_slice(&tensor.bytes);
+        }
         bytes
     }
 }
@@ -122,14 +127,55 @@ pub fn synthetic(folder: &Folder, name: &str, preset: Preset, options: &Options)
 
 /// Tiny SDXL as a diffusers folder in `folder`.
 pub fn sdxl_folder(folder: &Folder, name: &str, shards: u32, variant: Option<&str>) -> PathBuf {
-    let options = Options {
-        container: Container::Folder {
-            shards,
-            variant: variant.map(str::to_owned),
-        },
-        ..Options::default()
+    static MADE: Mutex<BTreeMap<String, Snapshot>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let files = made
+        .entry(format!("{shards} {variant:?}"))
+        .or_insert_with(|| {
+            let container = Container::Folder {
+                shards,
+                variant: variant.map(str::to_owned),
+            };
+            let options = Options {
+                container,
+                ..Options::default()
+            };
+            let folder = Folder::new();
+            snapshot(&synthetic(&folder, "made", Preset::TinySdxl, &options))
+        });
+    for (file, bytes) in files.iter().filter(|(file, _)| !file.ends_with('/')) {
+        folder.write(&format!("{name}/{file}"), bytes);
+    }
+    folder.at(name)
+}
+
+/// A checkpoint of any size whose tensors are all zero and take no room: F16, the original layout with prefix.
+pub fn sparse(folder: &Folder, name: &str, config: &Value) -> PathBuf {
+    let config = UnetConfig::from_json(Path::new("config.json"), config).unwrap();
+    let mut recorder = Recorder::default();
+    let smallest = 1 << config.halvings();
+    let options = unet::Options {
+        attention: Attention::Original,
+        batch: 1,
+        height: smallest,
+        width: smallest,
+        tokens: 1,
+        opset: Opset::CoreMl6,
     };
-    synthetic(folder, name, Preset::TinySdxl, &options)
+    unet::build(&config, &options, &mut recorder).unwrap();
+    let names: Vec<String> = recorder.parameters.iter().map(|p| p.name.clone()).collect();
+    let names = original_names(&config, &names);
+    let tensors: Vec<_> = names
+        .iter()
+        .zip(recorder.parameters)
+        .map(|(name, p)| (format!("{PREFIX}{name}"), Dtype::F16, p.shape))
+        .collect();
+    let (header, _) = writer::header(&tensors, &BTreeMap::new());
+    let data: u64 = tensors.iter().filter_map(|(_, d, s)| d.len_bytes(s)).sum();
+    let path = folder.write(name, &header);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(header.len() as u64 + data).unwrap();
+    path
 }
 
 /// A safetensors file with this header, right or wrong, and so many bytes of data.

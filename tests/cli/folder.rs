@@ -37,9 +37,11 @@ pub fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Every file below a folder with its bytes, by path; folders with none.
-pub fn snapshot(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut all = BTreeMap::new();
+/// Every file below a folder with its bytes, by path; folders end in `/` and have none.
+pub type Snapshot = BTreeMap<String, Vec<u8>>;
+
+pub fn snapshot(dir: &Path) -> Snapshot {
+    let mut all = Snapshot::new();
     for name in names(dir) {
         let path = dir.join(&name);
         if path.is_dir() {
@@ -54,7 +56,7 @@ pub fn snapshot(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// What conversions leave that must not differ between two of the same: everything but their record.
-pub fn packages(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn packages(dir: &Path) -> Snapshot {
     let mut all = snapshot(dir);
     all.retain(|name, _| name.contains(".mlpackage/"));
     all

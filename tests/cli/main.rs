@@ -17,5 +17,5 @@ mod packages;
 mod program;
 mod replace;
 mod schema;
-mod tensors;
+mod space;
 mod usage;

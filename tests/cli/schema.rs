@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value};
 
 fn docs(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs")
+        .join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
@@ -48,8 +50,12 @@ fn fits(schema: &Value, value: &Value, at: &str) -> Result<(), String> {
             "const" => rule == value,
             "enum" => list(rule).contains(value),
             "minimum" => value.as_f64().is_none_or(|n| n >= rule.as_f64().unwrap()),
-            "minLength" => value.as_str().is_none_or(|s| s.len() as u64 >= rule.as_u64().unwrap()),
-            "minItems" => value.as_array().is_none_or(|a| a.len() as u64 >= rule.as_u64().unwrap()),
+            "minLength" => value
+                .as_str()
+                .is_none_or(|s| s.len() as u64 >= rule.as_u64().unwrap()),
+            "minItems" => value
+                .as_array()
+                .is_none_or(|a| a.len() as u64 >= rule.as_u64().unwrap()),
             "required" => list(rule).iter().all(|k| has(value, k.as_str().unwrap())),
             "items" => {
                 for (i, item) in value.as_array().into_iter().flatten().enumerate() {
@@ -132,7 +138,10 @@ fn every_object_is_closed_and_its_required_fields_exist() {
         assert_eq!(schema["type"], "object", "{name}");
         assert!(schema.get("additionalProperties").is_some(), "{name}");
         for field in list(&schema["required"]) {
-            assert!(fields.iter().any(|f| field == f.as_str()), "{name}: {field}");
+            assert!(
+                fields.iter().any(|f| field == f.as_str()),
+                "{name}: {field}"
+            );
         }
     }
 }
@@ -181,9 +190,31 @@ fn the_validator_refuses_what_it_should() {
     ] {
         let mut wrong = feature.clone();
         wrong[key] = value;
-        assert!(fits(&definitions()["feature"], &wrong, "").is_err(), "{key}");
+        assert!(
+            fits(&definitions()["feature"], &wrong, "").is_err(),
+            "{key}"
+        );
     }
     let mut short = feature.clone();
     short.as_object_mut().unwrap().remove("bytes");
     assert!(fits(&definitions()["feature"], &short, "").is_err());
+}
+
+#[test]
+fn the_page_has_every_code() {
+    let page = docs("json.md");
+    let table = page.split("## Codes of failures").nth(1).unwrap();
+    let documented: Vec<_> = table
+        .lines()
+        .filter_map(row)
+        .map(|(code, _)| code)
+        .collect();
+    let defined = list(&definitions()["error"]["properties"]["code"]["enum"]);
+    assert_eq!(
+        documented,
+        defined
+            .iter()
+            .map(|c| c.as_str().unwrap())
+            .collect::<Vec<_>>()
+    );
 }

@@ -65,6 +65,17 @@ impl Failure {
         self
     }
 
+    /// The failure of a conversion; bad input that names no other file is the checkpoint's.
+    pub fn of(e: conversion::Error, checkpoint: &std::path::Path) -> Failure {
+        let is_bad_input = e.class() == Class::BadInput;
+        let failure = Failure::from(e);
+        if is_bad_input {
+            failure.or_file(checkpoint)
+        } else {
+            failure
+        }
+    }
+
     /// Names the file where the error itself does not.
     pub fn or_file(mut self, path: &std::path::Path) -> Failure {
         self.error
@@ -105,12 +116,12 @@ impl From<conversion::Error> for Failure {
         };
         let error = Box::new(ErrorObject {
             code: e.code().to_owned(),
-            message: chain(&e),
+            message: shown_lines(&chain(&e)),
             file: e.file().map(|p| shown(&p.to_string_lossy())),
             tensor: e.tensor().map(shown),
-            expected: e.expected(),
-            found: e.found(),
-            help: e.help(),
+            expected: e.expected().as_deref().map(shown),
+            found: e.found().as_deref().map(shown),
+            help: e.help().as_deref().map(shown),
         });
         Failure { exit, error }
     }
@@ -128,6 +139,10 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = e.source();
     }
     text
+}
+
+fn shown_lines(text: &str) -> String {
+    text.lines().map(shown).collect::<Vec<_>>().join("\n")
 }
 
 /// Text from outside with its control characters escaped, so that it cannot draw on the terminal.

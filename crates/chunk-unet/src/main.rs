@@ -16,7 +16,12 @@ use clap::{Parser, Subcommand};
 use commands::{convert, demo, inspect};
 use failure::{Exit, Failure};
 
-const EXIT_STATUS: &str = "\
+const AFTER_HELP: &str = "\
+Examples:
+  chunk-unet convert Juggernaut-XL_v9.safetensors -o Juggernaut
+  chunk-unet inspect Juggernaut-XL_v9.safetensors
+  chunk-unet demo
+
 Exit status:
   0    done
   1    failed
@@ -27,7 +32,7 @@ Exit status:
 
 /// Turns a Stable Diffusion checkpoint into Core ML packages that fit the Neural Engine.
 #[derive(Parser)]
-#[command(name = "chunk-unet", version, after_help = EXIT_STATUS)]
+#[command(name = "chunk-unet", version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -68,7 +73,7 @@ fn main() -> ExitCode {
 /// Help and version are answers; anything else is a usage error, in JSON too where that was asked for.
 fn refuse_arguments(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && std::env::args_os().any(|a| a == "--json") {
-        Failure::usage(error.kind().to_string(), error.to_string()).show(true);
+        Failure::usage(first_paragraph(&error.to_string()), "see `--help`").show(true);
     } else if error.print().is_err() {
         return Exit::Failed.into();
     }
@@ -77,4 +82,11 @@ fn refuse_arguments(error: &clap::Error) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// What is wrong, without the usage and hints that follow.
+fn first_paragraph(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let lines = text.lines().map(str::trim).take_while(|l| !l.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }

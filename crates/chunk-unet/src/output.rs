@@ -55,7 +55,19 @@ fn json(status: &'static str, body: &impl Serialize) {
         body,
     };
     match serde_json::to_string_pretty(&envelope) {
-        Ok(text) => line(&text),
+        Ok(text) => line(&escape_controls(&text)),
         Err(error) => line_err(&format!("error: the result has no JSON form: {error}")),
     }
+}
+
+/// JSON leaves U+007F to U+009F as they are in texts, where a terminal may take them for commands.
+fn escape_controls(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
 }

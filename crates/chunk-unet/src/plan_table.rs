@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use conversion::Report;
-use conversion::report::{Chunk, Feature};
+use conversion::report::Feature;
 
 use crate::format::{self, Table, thousands};
 
@@ -169,20 +169,34 @@ pub fn done(report: &Report, dir: &Path) -> Vec<String> {
             c.tensor, c.values
         ));
     }
-    lines.push(loading(&report.chunks));
+    lines.push(loading(report));
     lines
 }
 
-fn loading(chunks: &[Chunk]) -> String {
-    match chunks.len() {
-        1 | 2 => {
-            "To load: compile with `xcrun coremlcompiler compile`, then give the folder to Apple's \
-                  StableDiffusionXLPipeline(resourcesAt:)."
-                .to_owned()
+/// Apple's folder loader knows one package and two by name (`Unet`, `UnetChunk1` and `UnetChunk2`; for the refiner
+/// `UnetRefiner…`), and prefers the two.
+fn loading(report: &Report) -> String {
+    let compile = "To load: compile with `xcrun coremlcompiler compile`, then";
+    let base = if report.component == "unet_refiner" {
+        "UnetRefiner"
+    } else {
+        "Unet"
+    };
+    let paths: Vec<&str> = report.chunks.iter().map(|c| c.path.as_str()).collect();
+    let known = paths == conversion::package_names(base, paths.len());
+    match (paths.len(), known) {
+        (1 | 2, true) => {
+            let takes_sizes = report.chunks[0].inputs.iter().any(|f| f.name == "time_ids");
+            let pipeline = if takes_sizes {
+                "StableDiffusionXLPipeline"
+            } else {
+                "StableDiffusionPipeline"
+            };
+            format!("{compile} give the folder to Apple's {pipeline}(resourcesAt:configuration:).")
         }
-        n => format!(
-            "To load: compile each with `xcrun coremlcompiler compile`, then Unet(chunksAt:configuration:) with the {n} \
-             in order; Apple's folder loader opens two at most."
+        (1, false) => format!("{compile} Unet(modelAt:configuration:) with it."),
+        (n, _) => format!(
+            "{compile} Unet(chunksAt:configuration:) with the {n} in order; Apple's folder loader does not find them."
         ),
     }
 }

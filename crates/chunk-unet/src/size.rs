@@ -60,23 +60,19 @@ pub struct Extent {
     pub height: u64,
 }
 
-/// Largest side of an image or latent; far beyond any model.
-const MAX_SIDE: u64 = 1 << 16;
+/// Pixels of the image for each position of the latent, each way.
+const PIXELS: u64 = 8;
+/// Longest side of a latent: an image of 16,384 pixels, far beyond any model.
+const MAX_LATENT: u64 = 2048;
 
-/// `1024x1024`: width, then height.
-pub fn parse_extent(text: &str) -> Result<Extent, String> {
-    let side = |s: &str| s.parse().ok().filter(|n| (1..=MAX_SIDE).contains(n));
-    let sides = text
-        .split_once(['x', 'X'])
-        .and_then(|(w, h)| Some((side(w)?, side(h)?)));
-    let (width, height) = sides.ok_or("expected WIDTHxHEIGHT, such as 1024x1024")?;
-    Ok(Extent { width, height })
+/// `128x128`: width, then height.
+pub fn parse_latent(text: &str) -> Result<Extent, String> {
+    parse_extent(text, MAX_LATENT)
 }
 
-/// An image size, as its latent: 8 pixels a side make one position.
+/// An image size, `1024x1024`, as its latent.
 pub fn parse_image(text: &str) -> Result<Extent, String> {
-    const PIXELS: u64 = 8;
-    let image = parse_extent(text)?;
+    let image = parse_extent(text, MAX_LATENT * PIXELS)?;
     if !image.width.is_multiple_of(PIXELS) || !image.height.is_multiple_of(PIXELS) {
         return Err(format!(
             "expected multiples of {PIXELS}, which the VAE needs"
@@ -86,6 +82,15 @@ pub fn parse_image(text: &str) -> Result<Extent, String> {
         width: image.width / PIXELS,
         height: image.height / PIXELS,
     })
+}
+
+fn parse_extent(text: &str, max_side: u64) -> Result<Extent, String> {
+    let side = |s: &str| s.parse().ok().filter(|n| (1..=max_side).contains(n));
+    let sides = text.split_once(['x', 'X']);
+    let sides = sides.and_then(|(w, h)| Some((side(w)?, side(h)?)));
+    let (width, height) =
+        sides.ok_or_else(|| format!("expected WIDTHxHEIGHT with sides from 1 to {max_side}"))?;
+    Ok(Extent { width, height })
 }
 
 /// `5%`, as a fraction.
@@ -127,7 +132,7 @@ mod tests {
     #[test]
     fn extents() {
         assert_eq!(
-            parse_extent("96x64"),
+            parse_latent("96x64"),
             Ok(Extent {
                 width: 96,
                 height: 64
@@ -140,8 +145,17 @@ mod tests {
                 height: 96
             })
         );
-        for text in ["", "64", "0x64", "64x", "axb", "64x64x64", "99999999x1"] {
-            assert!(parse_extent(text).is_err(), "{text}");
+        for text in [
+            "",
+            "64",
+            "0x64",
+            "64x",
+            "axb",
+            "64x64x64",
+            "99999999x1",
+            "2049x8",
+        ] {
+            assert!(parse_latent(text).is_err(), "{text}");
         }
         assert!(parse_image("1000x1001").is_err());
     }

@@ -140,7 +140,9 @@ impl Error {
             Error::Checkpoint(e) => e.expected(),
             Error::Model(e) => e.expected(),
             Error::Package(e) => e.expected().map(str::to_owned),
-            Error::Set(set::Error::NotAFolder { .. }) => Some("a folder, or nothing yet".to_owned()),
+            Error::Set(set::Error::NotAFolder { .. }) => {
+                Some("a folder, or nothing yet".to_owned())
+            }
             Error::Set(set::Error::NotEnoughSpace(space)) => {
                 Some(format!("{} bytes free", space.need_bytes))
             }

@@ -17,6 +17,9 @@ const MAX_DEPTH: u64 = 1024;
 /// Largest width.
 const MAX_WIDTH: u64 = 1 << 20;
 
+/// Largest side of a latent: what an image of 16384 pixels has. Programs of the sliced forms grow with it.
+const MAX_SAMPLE_SIZE: u64 = 2048;
+
 /// Fields that change what is computed, and the values under which they do not.
 const NEUTRAL: &[(&str, &[&str])] = &[
     ("act_fn", &["\"silu\"", "\"swish\""]),
@@ -430,16 +433,19 @@ impl Fields<'_> {
 
     fn sample_size(&self) -> Result<Option<[u64; 2]>, Error> {
         const FIELD: &str = "sample_size";
+        let side = |v: &Value| {
+            self.to_width(FIELD, v)
+                .ok()
+                .filter(|&n| n <= MAX_SAMPLE_SIZE)
+                .ok_or_else(|| self.error(FIELD, &format!("1 to {MAX_SAMPLE_SIZE}"), v))
+        };
         match self.get(FIELD) {
             None => Ok(None),
             Some(v) if v.is_array() => {
                 let list = self.list(FIELD, v, Some(2))?;
-                Ok(Some([
-                    self.to_width(FIELD, &list[0])?,
-                    self.to_width(FIELD, &list[1])?,
-                ]))
+                Ok(Some([side(&list[0])?, side(&list[1])?]))
             }
-            Some(v) => Ok(Some([self.to_width(FIELD, v)?; 2])),
+            Some(v) => Ok(Some([side(v)?; 2])),
         }
     }
 }

@@ -10,7 +10,7 @@ use mil::Opset;
 use partition::{Boundary, Count, MAX_CHUNKS};
 
 use crate::failure::{Failure, shown};
-use crate::size::{Extent, parse_bytes, parse_extent, parse_image, parse_percent};
+use crate::size::{Extent, parse_bytes, parse_image, parse_latent, parse_percent};
 use crate::{format, output, plan_table, progress, signals};
 
 pub const EXAMPLES: &str = "\
@@ -65,7 +65,7 @@ pub struct Opts {
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_image, conflicts_with = "latent_size")]
     size: Option<Extent>,
     /// Latent size, an eighth of the image's
-    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_extent)]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_latent)]
     latent_size: Option<Extent>,
     /// Rows of every input: 2 for the unconditioned and the conditioned
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
@@ -273,11 +273,10 @@ impl Opts {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
-    let fail = |e: conversion::Error| Failure::from(e);
-    let model = Model::open(&opts.checkpoint, &opts.model())
-        .map_err(|e| fail(e).or_file(&opts.checkpoint))?;
+    let fail = |e| Failure::of(e, &opts.checkpoint);
+    let model = Model::open(&opts.checkpoint, &opts.model()).map_err(fail)?;
     notes(opts, &model);
-    let job = Job::plan(&model, opts.job()).map_err(|e| fail(e).or_file(&opts.checkpoint))?;
+    let job = Job::plan(&model, opts.job()).map_err(fail)?;
     let plan = job.report();
     if opts.talks() {
         show_plan(opts, &plan);
@@ -287,7 +286,9 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
     };
     let cancel = signals::cancel_on_interrupt();
     let reporter = progress::reporter(opts.quiet);
-    let report = job.write(dir, &opts.writing(), reporter.as_ref(), &cancel)?;
+    let report = job
+        .write(dir, &opts.writing(), reporter.as_ref(), &cancel)
+        .map_err(fail)?;
     drop(reporter);
     if opts.json {
         output::json_ok(&report);
@@ -327,6 +328,7 @@ fn show_plan(opts: &Opts, plan: &Report) {
 }
 
 fn finish_dry_run(opts: &Opts, job: &Job<'_>, plan: &Report) -> Result<(), Failure> {
+    let space = opts.output.as_ref().map(|dir| job.space(dir)).transpose()?;
     if opts.json {
         output::json_ok(plan);
     }
@@ -337,8 +339,7 @@ fn finish_dry_run(opts: &Opts, job: &Job<'_>, plan: &Report) -> Result<(), Failu
         "\n{} in all; nothing was written",
         format::bytes(plan.packages_bytes)
     ));
-    if let Some(dir) = &opts.output {
-        let space = job.space(dir)?;
+    if let Some(space) = space {
         let have = space
             .have_bytes
             .map_or_else(|| "an unknown amount".to_owned(), format::bytes);

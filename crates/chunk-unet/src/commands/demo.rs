@@ -47,6 +47,11 @@ pub struct Opts {
 pub fn run(opts: &Opts) -> Result<(), Failure> {
     let dir = &opts.output;
     let cancel = signals::cancel_on_interrupt();
+    let earlier = earlier_set(dir);
+    if earlier == Earlier::Foreign {
+        let message = "the folder holds a set that is not from an earlier demo";
+        return Err(taken(message, &dir.join(set::RECORD_NAME)));
+    }
     let path = make_checkpoint(dir)?;
     output::line(&format!(
         "{}: made from a seed; it paints nothing, but has SDXL's build",
@@ -59,7 +64,7 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
         .for_each(|l| output::line(l));
     let reporter = progress::reporter(false);
     let writing = set::Options {
-        force: true,
+        force: earlier == Earlier::Ours,
         ..set::Options::default()
     };
     let report = job.write(dir, &writing, reporter.as_ref(), &cancel)?;
@@ -104,13 +109,8 @@ fn make_checkpoint(dir: &Path) -> Result<PathBuf, Failure> {
         Failure::new(Exit::Failed, "demo", e.to_string()).or_file(&path)
     };
     if path.symlink_metadata().is_ok() && !is_ours(&path) {
-        return Err(Failure::new(
-            Exit::Failed,
-            "exists",
-            format!("{CHECKPOINT} is there and not from an earlier demo"),
-        )
-        .or_file(&path)
-        .with_help("choose another folder with `-o`"));
+        let message = format!("{CHECKPOINT} is there and not from an earlier demo");
+        return Err(taken(&message, &path));
     }
     std::fs::create_dir_all(dir).map_err(|e| failed(&e))?;
     let part = dir.join(format!(".{CHECKPOINT}.part"));
@@ -125,6 +125,37 @@ fn make_checkpoint(dir: &Path) -> Result<PathBuf, Failure> {
     synthetic::write(&part, &Preset::DemoSdxl.config(), &options).map_err(|e| failed(&e))?;
     std::fs::rename(&part, &path).map_err(|e| failed(&e))?;
     Ok(path)
+}
+
+fn taken(message: &str, path: &Path) -> Failure {
+    Failure::new(Exit::Failed, "exists", message)
+        .or_file(path)
+        .with_help("choose another folder with `-o`")
+}
+
+/// Whose packages the folder holds already.
+#[derive(PartialEq, Eq)]
+enum Earlier {
+    None,
+    Ours,
+    Foreign,
+}
+
+/// By the folder's record; one that cannot be read is left to the conversion, which refuses it.
+fn earlier_set(dir: &Path) -> Earlier {
+    let text = std::fs::read_to_string(dir.join(set::RECORD_NAME)).unwrap_or_default();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    match record.pointer("/components/unet") {
+        None => Earlier::None,
+        Some(entry)
+            if entry
+                .pointer("/source/name")
+                .is_some_and(|n| n == CHECKPOINT) =>
+        {
+            Earlier::Ours
+        }
+        Some(_) => Earlier::Foreign,
+    }
 }
 
 fn is_ours(path: &Path) -> bool {

@@ -50,7 +50,8 @@ pub struct Opts {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
-    if opts.path.join(mlpackage::MANIFEST_PATH).is_file() {
+    let is_named = opts.path.extension().is_some_and(|e| e == "mlpackage");
+    if is_named || opts.path.join(mlpackage::MANIFEST_PATH).is_file() {
         package(opts)
     } else {
         checkpoint(opts)
@@ -117,8 +118,7 @@ fn checkpoint(opts: &Opts) -> Result<(), Failure> {
         variant: opts.variant.clone(),
         config: opts.config.clone(),
     };
-    let model =
-        Model::open(&opts.path, &options).map_err(|e| Failure::from(e).or_file(&opts.path))?;
+    let model = Model::open(&opts.path, &options).map_err(|e| Failure::of(e, &opts.path))?;
     if opts.mil {
         let program =
             default_program(&model).map_err(|e| Failure::from(conversion::Error::from(e)))?;

@@ -1,0 +1,151 @@
+//! Signals, and what they leave.
+//!
+//! The checkpoint takes no room but as long to convert as its size says, and the signal is sent once the working folder is
+//! there, so that it falls into the writing.
+
+use std::path::Path;
+use std::process::Child;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use synthetic::Preset;
+
+use crate::checkpoints::{LATENT, sdxl, sparse};
+use crate::folder::{Folder, names, packages, snapshot};
+use crate::program::{Run, args, command, run};
+
+/// Longer than any machine takes to get to the writing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// SDXL's build, 250 MB in F16.
+fn large() -> Value {
+    let mut config = Preset::TinySdxl.config();
+    config["block_out_channels"] = json!([128, 256, 512]);
+    config["attention_head_dim"] = json!([2, 4, 8]);
+    config["transformer_layers_per_block"] = json!([1, 2, 4]);
+    config
+}
+
+fn is_working(dir: &Path) -> bool {
+    dir.exists()
+        && names(dir)
+            .iter()
+            .any(|name| name.starts_with(".chunk-unet-"))
+}
+
+/// Starts a conversion and waits until it writes.
+fn start(checkpoint: &Path, dir: &Path, more: &[&str]) -> Child {
+    let mut child = command()
+        .args(args![
+            "convert",
+            checkpoint,
+            "-o",
+            dir,
+            "--threads",
+            "1",
+            "--latent-size",
+            LATENT
+        ])
+        .args(more)
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !is_working(dir) {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it wrote");
+        assert!(start.elapsed() < PATIENCE, "it does not begin to write");
+        sleep(Duration::from_millis(2));
+    }
+    child
+}
+
+fn interrupt(child: Child, signal: Signal) -> Run {
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    Run::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing() {
+    let folder = Folder::new();
+    let path = sparse(&folder, "large.safetensors", &large());
+    for signal in [Signal::INT, Signal::TERM] {
+        let stopped =
+            interrupt(start(&path, &folder.at("new/deep"), &["--json"]), signal).failed(130);
+        assert!(!folder.at("new").exists(), "what it made is gone");
+        assert_eq!(stopped.json()["error"]["code"], "cancelled");
+        assert!(
+            stopped.stderr.contains("error: cancelled"),
+            "{}",
+            stopped.stderr
+        );
+    }
+    folder.write("used/notes.txt", "mine");
+    interrupt(start(&path, &folder.at("used"), &[]), Signal::INT).failed(130);
+    assert_eq!(names(&folder.at("used")), ["notes.txt"]);
+}
+
+#[test]
+fn an_interrupted_replacement_leaves_the_old_set() {
+    let folder = Folder::new();
+    let (small, large) = (
+        sdxl(&folder),
+        sparse(&folder, "large.safetensors", &large()),
+    );
+    let dir = folder.at("out");
+    run(args![
+        "convert",
+        &small,
+        "-o",
+        &dir,
+        "--chunks",
+        "3",
+        "--latent-size",
+        LATENT
+    ])
+    .ok();
+    let before = snapshot(&dir);
+    interrupt(start(&large, &dir, &["--force"]), Signal::TERM).failed(130);
+    assert_eq!(snapshot(&dir), before);
+}
+
+#[test]
+fn what_a_kill_leaves_the_next_conversion_removes() {
+    let folder = Folder::new();
+    let (small, large) = (
+        sdxl(&folder),
+        sparse(&folder, "large.safetensors", &large()),
+    );
+    let dir = folder.at("out");
+    run(args![
+        "convert",
+        &small,
+        "-o",
+        &dir,
+        "--latent-size",
+        LATENT
+    ])
+    .ok();
+    let before = packages(&dir);
+    assert_eq!(
+        interrupt(start(&large, &dir, &["--force"]), Signal::KILL).code,
+        None
+    );
+    assert!(is_working(&dir), "nobody was left to tidy up");
+    let mut kept = packages(&dir);
+    kept.retain(|name, _| !name.starts_with(".chunk-unet-"));
+    assert!(kept == before, "the old set is as it was");
+    let next = run(args![
+        "convert",
+        &small,
+        "-o",
+        &dir,
+        "--force",
+        "--latent-size",
+        LATENT
+    ])
+    .ok();
+    assert!(next.stderr.contains("note: removed `"), "{}", next.stderr);
+    assert_eq!(names(&dir), ["Unet.mlpackage", "conversion.json"]);
+    assert!(packages(&dir) == before);
+}
