@@ -7,10 +7,10 @@
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
 /// A subtree's chaining value; of a file that is a single segment, the hash itself.
-pub(super) type Value = [u8; 32];
+pub(crate) type Value = [u8; 32];
 
 /// Hashes the segment that begins at `offset_bytes` of a file that is longer than one segment or not (`alone`).
-pub(super) fn segment(offset_bytes: u64, bytes: &[u8], alone: bool) -> Value {
+pub(crate) fn segment(offset_bytes: u64, bytes: &[u8], alone: bool) -> Value {
     if alone {
         return *blake3::hash(bytes).as_bytes();
     }
@@ -21,7 +21,7 @@ pub(super) fn segment(offset_bytes: u64, bytes: &[u8], alone: bool) -> Value {
 }
 
 /// Joins the values of all segments of a file, in their order, to the file's hash.
-pub(super) fn join(values: &[Value]) -> blake3::Hash {
+pub(crate) fn join(values: &[Value]) -> blake3::Hash {
     match values {
         [] => blake3::hash(&[]),
         [hash] => blake3::Hash::from_bytes(*hash),

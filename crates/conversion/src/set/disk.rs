@@ -77,18 +77,18 @@ impl<'a> Disk<'a> {
     /// Writes into a file's reserved room.
     pub fn write_at(
         self,
-        file: &fs::File,
+        output: &Output,
         path: &Path,
         bytes: &[u8],
         offset_bytes: u64,
     ) -> Result<(), Error> {
-        self.run("write", path, || file.write_all_at(bytes, offset_bytes))
+        self.run("write", path, || output.write_at(bytes, offset_bytes))
     }
 
     /// Makes a small file, whole and synced.
     pub fn write_new(self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let file = self.create(path, 0)?;
-        self.write_at(&file, path, bytes, 0)?;
+        self.run("write", path, || file.write_all_at(bytes, 0))?;
         self.run("sync", path, || self.sync(&file))
     }
 
@@ -194,16 +194,62 @@ pub(super) fn exists(path: &Path) -> Result<bool, Error> {
 
 /// Opens a regular file for reading. A link is an error, and so is a pipe, without waiting for its other end.
 pub(super) fn open(path: &Path) -> io::Result<fs::File> {
-    open_with(path, OpenOptions::new().read(true))
+    open_with(path, OpenOptions::new().read(true), OFlags::empty())
 }
 
-/// Opens a regular file for writing at a place, under the same rules.
+/// Opens a regular file for writing, under the same rules.
 pub(super) fn open_to_write(path: &Path) -> io::Result<fs::File> {
-    open_with(path, OpenOptions::new().write(true))
+    open_with(path, OpenOptions::new().write(true), OFlags::empty())
 }
 
-fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<fs::File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+/// Addresses, offsets and lengths of writes past the page cache are multiples of this: the largest logical block of disks.
+pub(super) const DIRECT_ALIGNMENT: usize = 4096;
+
+/// A file that is filled by positioned writes.
+///
+/// Gigabytes that nobody reads back soon would push everything else out of the page cache, and filling fresh pages can
+/// take longer than the disk does; so what is aligned goes straight to the disk where the filesystem lets it.
+pub(super) struct Output {
+    cached: fs::File,
+    direct: Option<fs::File>,
+}
+
+impl Output {
+    /// Opens a regular file for writing at a place, under the same rules as [`open`].
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let cached = open_to_write(path)?;
+        // A filesystem that has no such thing refuses the flag.
+        let direct = open_with(path, OpenOptions::new().write(true), direct_flag()).ok();
+        Ok(Output { cached, direct })
+    }
+
+    fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        let aligned = offset_bytes.is_multiple_of(DIRECT_ALIGNMENT as u64)
+            && bytes.len().is_multiple_of(DIRECT_ALIGNMENT)
+            && bytes.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0;
+        if let Some(direct) = self.direct.as_ref().filter(|_| aligned) {
+            match direct.write_all_at(bytes, offset_bytes) {
+                // Or it wants a larger alignment.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                answer => return answer,
+            }
+        }
+        self.cached.write_all_at(bytes, offset_bytes)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn direct_flag() -> OFlags {
+    OFlags::DIRECT
+}
+
+#[cfg(not(target_os = "linux"))]
+fn direct_flag() -> OFlags {
+    OFlags::empty()
+}
+
+fn open_with(path: &Path, options: &mut OpenOptions, more: OFlags) -> io::Result<fs::File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | more;
     let file = options.custom_flags(flags.bits() as i32).open(path)?;
     if file.metadata()?.is_file() {
         return Ok(file);

@@ -6,7 +6,6 @@
 //! is written, while others are still being filled.
 
 use std::any::Any;
-use std::fs;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ use std::thread;
 use sha2::Digest;
 
 use super::digest::{self, hex};
-use super::disk::{self, Disk};
+use super::disk::{self, DIRECT_ALIGNMENT, Disk, Output};
 use super::file::{File, Layout, Written};
 use super::{Error, Job};
 
@@ -156,8 +155,8 @@ impl<'r> Row<'r> {
     /// One worker: takes segments until there are no more.
     fn write_segments(&self, full: Sender<&'r Path>) -> Result<Vec<Hashed>, Error> {
         let mut hashed = Vec::new();
-        let mut buf = vec![0; self.longest_segment()];
-        let mut open: Option<(u64, fs::File)> = None;
+        let mut buf = Buffer::new(self.longest_segment());
+        let mut open: Option<(u64, Output)> = None;
         while !self.stop.load(Ordering::Relaxed) {
             self.job.cancel.check()?;
             let segment = self.next.fetch_add(1, Ordering::Relaxed);
@@ -167,10 +166,10 @@ impl<'r> Row<'r> {
             let slot = self.slot_of(segment);
             let file = match open.take() {
                 Some((first, file)) if first == slot.first_segment => file,
-                _ => disk::open_to_write(&slot.path)
+                _ => Output::open(&slot.path)
                     .map_err(|error| Error::io("open", &slot.path, error))?,
             };
-            let value = self.write_segment(slot, &file, segment, &mut buf)?;
+            let value = self.write_segment(slot, &file, segment, buf.bytes())?;
             hashed.extend(value.map(|value| (segment, value)));
             open = Some((slot.first_segment, file));
             if slot.segments_left.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -205,7 +204,7 @@ impl<'r> Row<'r> {
     fn write_segment(
         &self,
         slot: &Slot<'_>,
-        file: &fs::File,
+        file: &Output,
         segment: u64,
         buf: &mut [u8],
     ) -> Result<Option<digest::Value>, Error> {
@@ -232,6 +231,27 @@ impl<'r> Row<'r> {
             .write_at(file, &slot.path, bytes, offset_bytes)?;
         self.job.reporter.on_progress(len as u64);
         Ok(value)
+    }
+}
+
+/// A worker's segment, at an address that may be written past the page cache.
+struct Buffer {
+    room: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Buffer {
+    fn new(len: usize) -> Self {
+        let room = vec![0; len + DIRECT_ALIGNMENT];
+        // At most one alignment; where the platform cannot say, the start will do, and is written through the cache.
+        let start = room.as_ptr().align_offset(DIRECT_ALIGNMENT);
+        let start = if start < DIRECT_ALIGNMENT { start } else { 0 };
+        Buffer { room, start, len }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.room[self.start..self.start + self.len]
     }
 }
 

@@ -9,14 +9,14 @@
 //! A *set* is the packages of one component (`unet`, `unet_refiner`, …). The folder may hold sets of several
 //! components and anything else; only the component's own packages are ever replaced.
 
-mod digest;
+pub(crate) mod digest;
 mod disk;
 mod error;
 mod file;
 mod fill;
 mod journal;
 mod lock;
-mod record;
+pub(crate) mod record;
 mod recover;
 mod work;
 
@@ -44,7 +44,7 @@ use file::Layout;
 
 /// How much of a file is made, hashed and written at a time; a worker's whole memory. Small enough that the bytes
 /// are still in the processor's cache when they are hashed and written.
-pub const SEGMENT_BYTES: u64 = 1 << 20;
+pub const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// Room for the journal and the component's entry in the record.
 const RECORD_ALLOWANCE_BYTES: u64 = 1 << 20;

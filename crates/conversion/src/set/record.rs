@@ -24,7 +24,7 @@ const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// The record of one output folder.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// The file as it was read, if there is one.
     pub bytes: Option<Vec<u8>>,
     root: Map<String, Value>,
@@ -53,7 +53,8 @@ impl Record {
         Ok(Self { bytes, root })
     }
 
-    fn components(&self) -> impl Iterator<Item = (&String, &Value)> {
+    /// Every component with its entry.
+    pub fn components(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.root
             .get("components")
             .and_then(Value::as_object)
