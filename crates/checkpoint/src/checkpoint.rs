@@ -173,6 +173,25 @@ impl Checkpoint {
         &self.parts
     }
 
+    /// Checks that no file changed since it was opened, as far as its length and time tell.
+    ///
+    /// # Errors
+    /// [`Error::Changed`], [`Error::Io`].
+    pub fn check_unchanged(&self) -> Result<(), Error> {
+        for part in &self.parts {
+            if part
+                .source
+                .has_changed()
+                .map_err(|e| Error::opening(&part.path, e))?
+            {
+                return Err(Error::Changed {
+                    path: part.path.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The start of each file up to its data (length and JSON), in the order of [`Checkpoint::files`].
     pub fn header_bytes(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.parts.iter().map(|part| part.header_bytes.as_slice())

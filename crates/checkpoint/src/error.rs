@@ -41,6 +41,13 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// Something wrote to the file after it was opened.
+    #[error("{} changed after it was opened", shown_path(.path))]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// The file became shorter after it was opened.
     #[error("{} ended while tensor {} was read: it changed after it was opened", shown_path(.path), shown(.tensor))]
     ShortRead {
@@ -370,6 +377,7 @@ impl Error {
             | Error::NotAFile { path }
             | Error::Io { path, .. }
             | Error::ShortRead { path, .. }
+            | Error::Changed { path }
             | Error::OutOfRange { path, .. }
             | Error::Foreign { path, .. }
             | Error::NotSafetensors { path, .. }
@@ -424,6 +432,7 @@ impl Error {
     /// What should have been there.
     pub fn expected(&self) -> Option<String> {
         match self {
+            Error::Changed { .. } => Some("the file as it was".to_owned()),
             Error::Missing { .. } => Some("a file or folder".to_string()),
             Error::NotAFile { .. } => Some("a regular file".to_string()),
             Error::Foreign { .. } | Error::NotSafetensors { .. } => {
@@ -470,6 +479,7 @@ impl Error {
     /// What was there instead.
     pub fn found(&self) -> Option<String> {
         match self {
+            Error::Changed { .. } => Some("another length or time of its last change".to_owned()),
             Error::Missing { .. } | Error::ShardMissing { .. } => Some("nothing".to_string()),
             Error::NotAFile { .. } => None,
             Error::Io { source, .. } => Some(source.to_string()),
@@ -515,7 +525,9 @@ impl Error {
                 "check that you may read it, and the folders above it"
             }
             Error::Io { .. } | Error::OutOfRange { .. } => return None,
-            Error::ShortRead { .. } => "run again when nothing writes to the file any more",
+            Error::ShortRead { .. } | Error::Changed { .. } => {
+                "run again when nothing writes to the file any more"
+            }
             Error::Foreign { format, .. } => format.help(),
             Error::NotSafetensors { .. } => INPUTS,
             Error::HeaderCut { .. } | Error::Truncated { .. } => {
@@ -556,7 +568,10 @@ impl Error {
     pub fn is_bad_input(&self) -> bool {
         !matches!(
             self,
-            Error::Io { .. } | Error::ShortRead { .. } | Error::OutOfRange { .. }
+            Error::Io { .. }
+                | Error::ShortRead { .. }
+                | Error::Changed { .. }
+                | Error::OutOfRange { .. }
         )
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use crate::Error;
@@ -18,6 +18,14 @@ pub trait Source: Send + Sync {
     /// [`io::ErrorKind::UnexpectedEof`] where the source ends before `buf` is full; `buf` then holds anything.
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// Whether the bytes may be others than when the source was opened, as far as it can tell.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    fn has_changed(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// The file behind it, if it is one on this machine, so that ranges can be copied without passing through memory.
     fn local_file(&self) -> Option<&File> {
         None
@@ -30,6 +38,14 @@ pub trait Source: Send + Sync {
 pub struct LocalFile {
     file: File,
     len_bytes: u64,
+    stamp: Stamp,
+}
+
+/// Seconds and nanoseconds of the last change of a file's bytes. That of the inode tells less: a new link moves it.
+type Stamp = (i64, i64);
+
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    (metadata.mtime(), metadata.mtime_nsec())
 }
 
 impl LocalFile {
@@ -48,8 +64,12 @@ impl LocalFile {
             });
         }
         let file = File::open(path).map_err(|e| Error::opening(path, e))?;
-        let len_bytes = file.metadata().map_err(|e| Error::opening(path, e))?.len();
-        Ok(LocalFile { file, len_bytes })
+        let metadata = file.metadata().map_err(|e| Error::opening(path, e))?;
+        Ok(LocalFile {
+            file,
+            len_bytes: metadata.len(),
+            stamp: stamp(&metadata),
+        })
     }
 }
 
@@ -60,6 +80,11 @@ impl Source for LocalFile {
 
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buf, offset_bytes)
+    }
+
+    fn has_changed(&self) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        Ok(metadata.len() != self.len_bytes || stamp(&metadata) != self.stamp)
     }
 
     fn local_file(&self) -> Option<&File> {

@@ -58,6 +58,13 @@ pub enum Class {
 impl From<set::Error> for Error {
     /// Weights are read while the packages are written: what is wrong with them is the model's error.
     fn from(e: set::Error) -> Error {
+        let e = match e {
+            set::Error::Source(source) => match source.downcast::<checkpoint::Error>() {
+                Ok(checkpoint) => return Error::Checkpoint(*checkpoint),
+                Err(source) => set::Error::Source(source),
+            },
+            e => e,
+        };
         let set::Error::Content {
             path,
             offset_bytes,
@@ -209,6 +216,7 @@ fn place(e: &set::Error) -> Option<&Path> {
         | set::Error::BadRecord { path, .. }
         | set::Error::BadJournal { path, .. }
         | set::Error::DiskFull { path, .. }
+        | set::Error::InTheWay { path }
         | set::Error::Io { path, .. } => Some(path),
         set::Error::Exists { dir, .. } | set::Error::Changed { dir } => Some(dir),
         set::Error::Unfinished { folder, .. } => Some(folder),
@@ -217,6 +225,7 @@ fn place(e: &set::Error) -> Option<&Path> {
         | set::Error::Owned { .. }
         | set::Error::Preflight(_)
         | set::Error::Content { .. }
+        | set::Error::Source(_)
         | set::Error::Panicked { .. }
         | set::Error::Cancelled(_) => None,
     }

@@ -105,7 +105,7 @@ impl<'m> Job<'m> {
         };
         let program = unet::build(&model.config, &shapes, &mut weights)?;
         weights.check_all_taken()?;
-        let source_digest = digest(model);
+        let source_digest = header_digest(model);
         let (plan, chunks) = cut(&program, &weights, &options)?;
         let base = options
             .name
@@ -115,7 +115,7 @@ impl<'m> Job<'m> {
         let chain = Chain {
             credits: Credits::of(model, &options),
             family: model.config.family(),
-            source_digest: &source_digest,
+            tensors_digest: &tensors_digest(model),
             packages: &packages,
             plan: &plan,
         };
@@ -170,10 +170,11 @@ impl<'m> Job<'m> {
         let start = Instant::now();
         let mut done = None;
         let record = |written: &[Written]| {
+            self.model.checkpoint.check_unchanged()?;
             let report = self.done(written, start.elapsed().as_secs_f64());
             let entry = to_map(&report);
             done = Some(report);
-            entry
+            Ok(entry)
         };
         let written = set::write(
             dir,
@@ -390,10 +391,22 @@ fn num_operations(program: &Program) -> usize {
         .count()
 }
 
-fn digest(model: &Model) -> String {
+fn header_digest(model: &Model) -> String {
     let mut hasher = blake3::Hasher::new();
     for header in model.checkpoint.header_bytes() {
         hasher.update(header);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Digest of what the UNet's tensors are, under diffusers' names: the same for the same tensors in one file or in shards, in
+/// either layout.
+fn tensors_digest(model: &Model) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, stored) in model.names.iter() {
+        if let Some(tensor) = model.checkpoint.get(stored) {
+            hasher.update(format!("{name} {} {:?}\n", tensor.dtype, tensor.shape).as_bytes());
+        }
     }
     hasher.finalize().to_hex().to_string()
 }

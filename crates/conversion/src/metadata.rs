@@ -46,7 +46,7 @@ impl Credits {
 pub(crate) struct Chain<'a> {
     pub credits: Credits,
     pub family: diffusion::Family,
-    pub source_digest: &'a str,
+    pub tensors_digest: &'a str,
     pub packages: &'a [String],
     pub plan: &'a Plan,
 }
@@ -87,7 +87,7 @@ impl Chain<'_> {
         let mut keys = BTreeMap::from([
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("component", self.family.component().to_owned()),
-            ("source.header.blake3", self.source_digest.to_owned()),
+            ("source.tensors.blake3", self.tensors_digest.to_owned()),
             ("chunk", (at + 1).to_string()),
             ("chunks", self.count().to_string()),
         ]);

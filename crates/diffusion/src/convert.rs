@@ -43,16 +43,21 @@ pub(crate) fn is_supported(dtype: Dtype) -> bool {
     )
 }
 
+/// Misfits of little-endian fp16 elements, which need no conversion.
+pub(crate) fn check_fp16(elements: &[u8]) -> Misfits {
+    Misfits {
+        not_finite: count_not_finite(elements),
+        too_large: 0,
+    }
+}
+
 /// Converts little-endian elements of `dtype` in `source` to little-endian fp16 in `out`; values beyond fp16 become
 /// ±65504. Both slices hold the same number of elements.
 pub(crate) fn to_fp16(dtype: Dtype, source: &[u8], out: &mut [u8]) -> Misfits {
     match dtype {
         Dtype::F16 => {
             out.copy_from_slice(source);
-            Misfits {
-                not_finite: count_not_finite(out),
-                too_large: 0,
-            }
+            check_fp16(out)
         }
         Dtype::F32 => by_block(source, out, |block| f32::from_le_bytes(*block)),
         Dtype::Bf16 => by_block(source, out, |block| bf16::from_le_bytes(*block).to_f32()),

@@ -90,6 +90,16 @@ pub enum Error {
         /// The first target that has it.
         target: &'static str,
     },
+    /// A split form of attention would have more pieces than any compiler takes.
+    #[error("attention `{attention}` would be written in {found} pieces at this size")]
+    TooManyPieces {
+        /// The form asked for.
+        attention: &'static str,
+        /// The most that are written.
+        expected: u64,
+        /// How many it would be.
+        found: u64,
+    },
     /// Values that are no finite fp16 numbers.
     #[error("tensor `{tensor}` holds {count} value(s) that are {what}")]
     NotFinite {
@@ -136,6 +146,7 @@ impl Error {
     /// What was expected.
     pub fn expected(&self) -> Option<String> {
         Some(match self {
+            Error::TooManyPieces { expected, .. } => format!("at most {expected} pieces"),
             Error::Stranger { .. } | Error::Unclear { .. } => {
                 "a UNet of SDXL, its refiner, SD 1.5 or SD 2.1, in the original or in diffusers' layout".to_owned()
             }
@@ -153,6 +164,7 @@ impl Error {
     /// What was found.
     pub fn found(&self) -> Option<String> {
         Some(match self {
+            Error::TooManyPieces { found, .. } => format!("{found} pieces"),
             Error::Stranger { found, .. }
             | Error::Unclear { found, .. }
             | Error::ConfigField { found, .. }
@@ -170,6 +182,9 @@ impl Error {
     /// What to do.
     pub fn help(&self) -> Option<String> {
         Some(match self {
+            Error::TooManyPieces { .. } => {
+                "choose a smaller `--size`, or `--attention original`".to_owned()
+            }
             Error::Stranger { help, .. } => help.clone(),
             Error::Unclear { .. } => "give the model's unet/config.json with `--config`".to_owned(),
             Error::ConfigField { .. } => {

@@ -18,7 +18,7 @@ const MAX_DEPTH: u64 = 1024;
 const MAX_WIDTH: u64 = 1 << 20;
 
 /// Largest side of a latent: what an image of 16384 pixels has. Programs of the sliced forms grow with it.
-const MAX_SAMPLE_SIZE: u64 = 2048;
+const MAX_SAMPLE_SIZE: u64 = 1024;
 
 /// Fields that change what is computed, and the values under which they do not.
 const NEUTRAL: &[(&str, &[&str])] = &[
@@ -91,9 +91,9 @@ impl UnetConfig {
             time_embed_dim: fields.width("time_embedding_dim", 4 * channels)?,
             addition: fields.addition()?,
             norm_num_groups: fields.width("norm_num_groups", 32)?,
-            norm_eps: fields.number("norm_eps", 1e-5)?,
+            norm_eps: fields.norm_eps()?,
             flip_sin_to_cos: fields.bool("flip_sin_to_cos", true)?,
-            freq_shift: fields.number("freq_shift", 0.0)?,
+            freq_shift: fields.freq_shift(channels)?,
             sample_size: fields.sample_size()?,
         })
     }
@@ -393,6 +393,27 @@ impl Fields<'_> {
             });
         }
         Ok(up)
+    }
+
+    fn norm_eps(&self) -> Result<f64, Error> {
+        const FIELD: &str = "norm_eps";
+        /// Half the smallest `fp16` number, below which it is stored as 0.
+        const LEAST: f64 = 2.98e-8;
+        let eps = self.number(FIELD, 1e-5)?;
+        if (LEAST..1.0).contains(&eps) {
+            return Ok(eps);
+        }
+        Err(self.error(FIELD, "a number that fp16 holds, below 1", eps))
+    }
+
+    /// The number of frequencies less the shift divides their exponents.
+    fn freq_shift(&self, channels: u64) -> Result<f64, Error> {
+        const FIELD: &str = "freq_shift";
+        let shift = self.number(FIELD, 0.0)?;
+        if shift == 0.0 || shift == 1.0 && channels > 3 {
+            return Ok(shift);
+        }
+        Err(self.error(FIELD, "0 or 1", shift))
     }
 
     fn cross_attention_dim(&self) -> Result<u64, Error> {

@@ -223,6 +223,11 @@ impl<'c> CheckpointWeights<'c> {
         out: &mut [u8],
         misfits: &mut Misfits,
     ) -> Result<(), Error> {
+        if tensor.dtype == Dtype::F16 {
+            self.checkpoint.read_at(tensor, offset, out)?;
+            *misfits = misfits.plus(convert::check_fp16(out));
+            return Ok(());
+        }
         thread_local! {
             static SOURCE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }

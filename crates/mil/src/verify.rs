@@ -4,7 +4,7 @@
 //!
 //! 1. The program's version is 1 and it has a function.
 //! 2. A function's operation set is known and has a body; specializations for other sets are carried unchecked.
-//! 3. Names are legal ([`crate::names`]) and unique in their function, those of nested blocks included.
+//! 3. Names are legal ([`crate::names`]) and unique among all that are in scope; blocks beside each other may repeat them.
 //! 4. Operands and outputs of a block are defined before use, in scope.
 //! 5. A `const` has a `val` of its declared type, complete; a weight stands only in a `const` or a `constexpr_*` operation.
 //! 6. An operation of the table is as new as the operation set at most, has every required input, no unknown one, one operand
@@ -214,8 +214,10 @@ impl<'p> Checker<'p> {
             .iter()
             .chain(block.ops.iter().flat_map(|&id| &self.f.op(id).outputs))
         {
-            // A nested block's values end with it; the function's own block ends the function.
+            // A nested block's values end with it, and so do their names: coremltools gives both blocks of a `while_loop` the
+            // same ones. The function's own block ends the function.
             self.in_scope[v.index()] = false;
+            self.names.remove(self.f.value(*v).name.as_str());
         }
     }
 

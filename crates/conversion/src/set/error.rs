@@ -35,6 +35,15 @@ pub enum Error {
         /// The packages that are recorded or there.
         found: Vec<String>,
     },
+    /// Something that no record lists has the name of a package.
+    #[error("`{}` is there, and no conversion made it", Shown(.path))]
+    InTheWay {
+        /// What stands there.
+        path: PathBuf,
+    },
+    /// The source of the files is not what it was when they were laid out.
+    #[error("{0}")]
+    Source(ContentError),
     /// A package of that name belongs to another component of the folder.
     #[error("package `{}` belongs to component `{}` of the same folder", Shown(.package), Shown(.component))]
     Owned {
@@ -161,11 +170,13 @@ impl Error {
             | Self::NotAFolder { .. }
             | Self::BadRecord { .. }
             | Self::BadJournal { .. }
-            | Self::Content { .. } => ExitClass::BadInput,
+            | Self::Content { .. }
+            | Self::Source(_) => ExitClass::BadInput,
             Self::NotEnoughSpace(_) | Self::DiskFull { .. } => ExitClass::NotEnoughSpace,
             Self::Cancelled(_) => ExitClass::Cancelled,
             Self::Unfinished { source, .. } => source.exit_class(),
             Self::Exists { .. }
+            | Self::InTheWay { .. }
             | Self::Owned { .. }
             | Self::Changed { .. }
             | Self::Busy { .. }
@@ -181,6 +192,8 @@ impl Error {
             Self::Layout { .. } => "bad_layout",
             Self::NotAFolder { .. } => "not_a_folder",
             Self::Exists { .. } => "exists",
+            Self::InTheWay { .. } => "in_the_way",
+            Self::Source(_) => "bad_content",
             Self::Owned { .. } => "owned_by_another_component",
             Self::Changed { .. } => "changed_meanwhile",
             Self::Busy { .. } => "busy",
@@ -205,6 +218,7 @@ impl Error {
                 "give a folder, or a path that does not exist yet, as output"
             }
             Self::Exists { .. } => "choose another folder, or replace the whole set with `--force`",
+            Self::InTheWay { .. } => "move it away, or choose another folder or another `--name`",
             Self::Owned { .. } => "choose another name for the packages or another folder",
             Self::Changed { .. } | Self::Busy { .. } => {
                 "wait until the other process is done, look at its result, then run this again"
@@ -236,7 +250,9 @@ impl Error {
             Self::Panicked { .. } => {
                 "this is a bug in chunk-unet; please report it with the message"
             }
-            Self::Io { .. } | Self::Content { .. } | Self::Cancelled(_) => return None,
+            Self::Io { .. } | Self::Content { .. } | Self::Source(_) | Self::Cancelled(_) => {
+                return None;
+            }
         })
     }
 }

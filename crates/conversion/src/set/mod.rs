@@ -48,13 +48,13 @@ pub const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// Room for the journal and the component's entry in the record.
 const RECORD_ALLOWANCE_BYTES: u64 = 1 << 20;
-/// More threads than this only cost memory.
-const MAX_THREADS: usize = 256;
+/// More threads than this only cost memory: a segment and what its content reads for it each, under 200 MB for all.
+const MAX_THREADS: usize = 32;
 
 /// How a set is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How many threads make and write content; `None` for as many as the machine runs at once.
+    /// How many threads make and write content, 32 at most; `None` for as many as the machine runs at once.
     pub threads: Option<usize>,
     /// Whether each file's BLAKE3 is computed as its bytes pass.
     pub blake3: bool,
@@ -77,8 +77,8 @@ impl Default for Options {
 
 /// Writes `files` as the set of `component` into the folder `dir`, which is made if it is missing.
 ///
-/// `record` is called once all files are written and says what the folder's record shall hold of this component; its
-/// `packages` are filled in. What earlier killed commands left in the folder is recovered first, and said to
+/// `record` is called once all files are written, for a last check of the source, and says what the folder's record shall
+/// hold of this component; its `packages` are filled in. What earlier killed commands left in the folder is recovered first, and said to
 /// the reporter.
 ///
 /// # Errors
@@ -89,7 +89,7 @@ pub fn write(
     dir: &Path,
     component: &str,
     files: Vec<File<'_>>,
-    record: impl FnOnce(&[Written]) -> Map<String, Value>,
+    record: impl FnOnce(&[Written]) -> Result<Map<String, Value>, ContentError>,
     options: &Options,
     reporter: &dyn Reporter,
     cancel: &Cancel,
@@ -194,7 +194,7 @@ impl Job<'_> {
     fn write(
         &self,
         files: &[File<'_>],
-        record: impl FnOnce(&[Written]) -> Map<String, Value>,
+        record: impl FnOnce(&[Written]) -> Result<Map<String, Value>, ContentError>,
     ) -> Result<Vec<Written>, Error> {
         let layout = Layout::of(files)?;
         self.recover()?;
@@ -210,7 +210,8 @@ impl Job<'_> {
         let work = Work::create(self.disk, self.dir, self.cancel)?;
         self.reporter.on_start(self.total_bytes(files));
         let written = fill::fill(self, &layout, files, &work.new_dir())?;
-        self.commit(&work, &made, &met, &layout.packages, record(&written))?;
+        let entry = record(&written).map_err(Error::Source)?;
+        self.commit(&work, &made, &met, &layout.packages, entry)?;
         made.keep();
         if work.remove().is_err() {
             let folder = error::Shown(&work.path);
@@ -260,14 +261,8 @@ impl Job<'_> {
 
     /// Finds what stands in the way, and whether it may go.
     fn meet(&self, record: &Record, incoming: &[String]) -> Result<Met, Error> {
-        let mut found: Vec<String> = record.packages(self.component).map(str::to_owned).collect();
-        found.extend(
-            incoming
-                .iter()
-                .filter(|name| !record.packages(self.component).any(|n| n == *name))
-                .cloned(),
-        );
-        for package in &found {
+        let recorded: Vec<String> = record.packages(self.component).map(str::to_owned).collect();
+        for package in incoming.iter().chain(&recorded) {
             if let Some(owner) = record.owner(package, self.component) {
                 return Err(Error::Owned {
                     package: package.clone(),
@@ -276,24 +271,25 @@ impl Job<'_> {
             }
         }
         let entry = record.entry(self.component).cloned();
+        if entry.is_some() && !self.options.force {
+            return Err(Error::Exists {
+                dir: self.dir.to_owned(),
+                found: recorded,
+            });
+        }
+        for package in incoming.iter().filter(|name| !recorded.contains(name)) {
+            let path = self.dir.join(package);
+            if exists(&path)? {
+                return Err(Error::InTheWay { path });
+            }
+        }
         let mut outgoing = Vec::new();
-        for package in &found {
-            if exists(&self.dir.join(package))? {
-                outgoing.push(package.clone());
+        for package in recorded {
+            if exists(&self.dir.join(&package))? {
+                outgoing.push(package);
             }
         }
-        match (self.options.force, entry.is_some() || !outgoing.is_empty()) {
-            (false, true) => {
-                found.retain(|name| {
-                    outgoing.contains(name) || record.packages(self.component).any(|n| n == name)
-                });
-                Err(Error::Exists {
-                    dir: self.dir.to_owned(),
-                    found,
-                })
-            }
-            _ => Ok(Met { entry, outgoing }),
-        }
+        Ok(Met { entry, outgoing })
     }
 
     /// Puts the new set in place of what was met at the start, under the output folder's lock.

@@ -139,7 +139,7 @@ impl Way<'_> {
         };
         job.write(&files, |written| {
             then();
-            Map::from_iter([("num_files".into(), written.len().into())])
+            Ok(Map::from_iter([("num_files".into(), written.len().into())]))
         })
     }
 }
@@ -283,7 +283,7 @@ fn the_public_function_writes_whole_segments() {
         dir.path(),
         "unet",
         files,
-        |_| Map::new(),
+        |_| Ok(Map::new()),
         &Options::default(),
         &Silent,
         &Cancel::new(),
@@ -390,9 +390,9 @@ fn a_set_that_is_there_stays_without_force() {
             found: &["Chunk1.mlpackage", "Chunk2.mlpackage"],
         },
         Case {
-            what: "there, not recorded",
+            what: "recorded, and one there that is not",
             names: &["Other", "New"],
-            found: &["Chunk1.mlpackage", "Chunk2.mlpackage", "Other.mlpackage"],
+            found: &["Chunk1.mlpackage", "Chunk2.mlpackage"],
         },
     ] {
         match Way::default().write(dir.path(), packages(names, 5)) {
@@ -413,8 +413,45 @@ fn a_set_that_is_there_stays_without_force() {
     };
     assert!(matches!(
         other.write(dir.path(), packages(&["Other"], 5)),
-        Err(Error::Exists { .. })
+        Err(Error::InTheWay { .. })
     ));
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[test]
+fn force_takes_nothing_that_no_record_lists() {
+    let dir = used_folder();
+    let before = snapshot(dir.path());
+    let result = Way::default()
+        .force()
+        .write(dir.path(), packages(&["Chunk2", "Other"], 5));
+    match result {
+        Err(error @ Error::InTheWay { .. }) => {
+            assert_eq!(error.exit_class(), ExitClass::Failed);
+            assert!(error.to_string().contains("Other.mlpackage"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[test]
+fn a_source_that_changed_meanwhile_leaves_everything_as_it_was() {
+    let dir = used_folder();
+    let before = snapshot(dir.path());
+    let result = write(
+        dir.path(),
+        "unet",
+        packages(&["Chunk1"], 5),
+        |_| Err("it changed".into()),
+        &Options {
+            force: true,
+            ..Options::default()
+        },
+        &Silent,
+        &Cancel::new(),
+    );
+    assert!(matches!(result, Err(Error::Source(_))), "{result:?}");
     assert_eq!(snapshot(dir.path()), before);
 }
 
@@ -424,7 +461,7 @@ fn force_replaces_the_whole_old_set_and_nothing_else() {
     let before = snapshot(dir.path());
     let refiner = record(dir.path())["components"]["unet_refiner"].clone();
     let way = Way::default().force();
-    way.write(dir.path(), packages(&["Chunk2", "Chunk3", "Other"], 5))
+    way.write(dir.path(), packages(&["Chunk2", "Chunk3", "New"], 5))
         .unwrap();
     let after = snapshot(dir.path());
     assert!(
@@ -443,7 +480,7 @@ fn force_replaces_the_whole_old_set_and_nothing_else() {
     assert_eq!(components["unet_refiner"], refiner);
     assert_eq!(
         components["unet"]["packages"],
-        json!(["Chunk2.mlpackage", "Chunk3.mlpackage", "Other.mlpackage"])
+        json!(["Chunk2.mlpackage", "Chunk3.mlpackage", "New.mlpackage"])
     );
     assert_eq!(
         components.as_object().unwrap().keys().collect::<Vec<_>>(),
@@ -486,7 +523,6 @@ fn links_and_files_with_a_packages_name_go_alone() {
     }
     symlink(outside.path(), dir.path().join("Chunk1.mlpackage")).unwrap();
     symlink("nowhere", dir.path().join("Chunk2.mlpackage")).unwrap();
-    fs::write(dir.path().join("New.mlpackage"), "a file").unwrap();
     Way::default()
         .force()
         .write(dir.path(), packages(&["New", "Chunk2"], 5))

@@ -29,6 +29,9 @@ pub enum Attention {
 /// Queries of one piece in [`Attention::SplitEinsumV2`].
 const QUERY_PIECE: u64 = 512;
 
+/// Most pieces of one attention: SDXL at 4096x4096 has 1,280 with [`Attention::SplitEinsumV2`].
+const MAX_PIECES: u64 = 4096;
+
 impl Attention {
     /// Every form.
     pub const ALL: &[Attention] = &[
@@ -94,6 +97,7 @@ pub(super) fn build(
         heads,
         width: channels.checked_div(heads).unwrap_or(0),
     };
+    core.check_pieces(g, q)?;
     let attended = match g.options.attention {
         Attention::SplitEinsum => core.split_einsum(g, q, k, v, u64::MAX)?,
         Attention::SplitEinsumV2 => core.split_einsum(g, q, k, v, QUERY_PIECE)?,
@@ -112,6 +116,24 @@ struct Core<'n> {
 }
 
 impl Core<'_> {
+    /// Refuses sizes at which the split forms would write more operations than any compiler takes.
+    fn check_pieces(&self, g: &Graph<'_>, q: ValueId) -> Result<(), Error> {
+        let queries = g.shape(q).last().copied().unwrap_or(0);
+        let pieces = match g.options.attention {
+            Attention::SplitEinsum => self.heads,
+            Attention::SplitEinsumV2 => queries.div_ceil(QUERY_PIECE).saturating_mul(self.heads),
+            Attention::Original | Attention::Sdpa => 1,
+        };
+        if pieces <= MAX_PIECES {
+            return Ok(());
+        }
+        Err(Error::TooManyPieces {
+            attention: g.options.attention.name(),
+            expected: MAX_PIECES,
+            found: pieces,
+        })
+    }
+
     fn part(&self, part: &str) -> String {
         format!("{}.{part}", self.name)
     }

@@ -36,7 +36,7 @@ const SCENES: [Scene; 4] = [
     Scene {
         what: "more packages, some of the old names",
         start: replaced_folder,
-        incoming: &["Chunk2", "Chunk3", "Other"],
+        incoming: &["Chunk2", "Chunk3", "New"],
     },
     Scene {
         what: "the same names",
