@@ -130,14 +130,60 @@ fn full_size_sdxl_takes_three_chunks() {
     assert_eq!(plan["options"]["latent_width"], 128);
 
     let two = dry_run(&["--chunks", "2"]);
-    let sentence = "UnetChunk1.mlpackage, UnetChunk2.mlpackage are over the limit of 2,147,483,648 bytes (ane-2g): the Neural \
-                    Engine will probably not take them";
+    let sentence = "UnetChunk1.mlpackage, UnetChunk2.mlpackage are over the limit of 2,147,483,648 bytes (ane-2g), the maximum \
+                    that the Neural Engine's own log names: the Neural Engine will probably not take them, and the model will \
+                    run on the CPU or GPU. `--chunks auto` makes 3 that fit.";
     assert!(two.stdout.contains(sentence), "{}", two.stdout);
-    assert!(two.stdout.contains("--chunks auto"), "{}", two.stdout);
+    let both = dry_run(&["--chunks", "2", "--profile", "ane-1g"]).stdout;
+    assert!(
+        both.contains("may not load there. Over 2,147,483,648 bytes,"),
+        "{both}"
+    );
 
     let none = dry_run(&["--json", "--profile", "none"]).json();
     assert_eq!(none["chunks"].as_array().unwrap().len(), 1);
     assert_eq!(none["limit"], json!({"profile": "none", "bytes": null}));
+}
+
+/// Each profile says what it stands for and no more, and a number of chunks that fits is named where there is one.
+#[test]
+fn a_profile_that_is_not_met_is_told_for_what_it_is() {
+    let folder = Folder::new();
+    let wide = |channels: u64| {
+        let mut config = Preset::TinySdxl.config();
+        config["block_out_channels"] = json!([32, channels, channels]);
+        config["attention_head_dim"] = json!([1, channels / 64, channels / 64]);
+        checkpoints::sparse(&folder, &format!("{channels}.safetensors"), &config)
+    };
+    let whole = |path: &std::path::Path, profile: &str| {
+        let mut args = args!["convert", path, "--dry-run", "--latent-size", LATENT];
+        args.extend(args![
+            "--attention",
+            "original",
+            "--chunks",
+            "1",
+            "--profile",
+            profile
+        ]);
+        run(args).ok().stdout
+    };
+    let path = wide(1280);
+    let careful = whole(&path, "ane-250m");
+    let says = "is over the limit of 250,000,000 bytes (ane-250m), the most careful choice, which is no known maximum. `--chunks \
+                auto` makes ";
+    assert!(careful.contains(says), "{careful}");
+    let ios = whole(&path, "ane-1g");
+    let says = "(ane-1g), about what a file may have on iPhone and iPad: it may not load there. `--chunks auto` makes ";
+    assert!(ios.contains(says), "{ios}");
+    for text in [careful, ios] {
+        assert!(!text.contains("Neural Engine"), "{text}");
+    }
+    // One weight alone is larger.
+    let text = whole(&wide(16_384), "ane-250m");
+    assert!(
+        text.contains("over the limit") && !text.contains("--chunks auto"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -189,6 +235,9 @@ fn report_record_and_files_agree() {
         .json();
     assert!(!folder.at("out").exists(), "a dry run writes nothing");
     schema::check("planned", &plan);
+    let unwritten = plan.as_object_mut().unwrap();
+    assert_eq!(unwritten.remove("exists"), Some(json!(false)));
+    assert_eq!(unwritten.remove("space").unwrap()["fits"], true);
     let run = convert!(folder, path, "--chunks", "3", "--json", "--sha256").ok();
     let mut report = run.json();
     schema::check("converted", &report);
@@ -289,10 +338,18 @@ fn a_dry_run_shows_the_plan() {
         "noise_pred",
         "cut after `",
         "nothing was written",
-        "is free: fits",
+        "is free: fits\n",
     ] {
         assert!(stdout.contains(part), "{part}\n{stdout}");
     }
+    assert!(!stdout.contains("already"), "{stdout}");
+    let plan = run(args!["convert", &path, "--dry-run", "--json"])
+        .ok()
+        .json();
+    assert!(
+        plan.get("space").is_none() && plan.get("exists").is_none(),
+        "no folder was named"
+    );
 }
 
 #[test]

@@ -92,6 +92,69 @@ fn a_diffusers_folder_with_its_config() {
     );
 }
 
+/// What was chosen for the person is said, here as by `convert`.
+#[test]
+fn notes_are_shown() {
+    let folder = Folder::new();
+    let path = sdxl_folder(&folder, "model", 1, Some("fp16"));
+    for more in [&[][..], &["--json"], &["--mil"], &["--tensors"]] {
+        let notes = inspect(&path, more).ok().stderr;
+        assert!(
+            notes.starts_with("note: ") && notes.contains("fp16"),
+            "{notes}"
+        );
+        assert_eq!(notes.lines().count(), 1);
+        let convert = run(args![
+            "convert",
+            &path,
+            "--dry-run",
+            "--latent-size",
+            LATENT
+        ]);
+        assert_eq!(convert.ok().stderr, notes);
+    }
+    assert_eq!(inspect(&path, &["--variant", "fp16"]).ok().stderr, "");
+}
+
+/// A kill between two renames: the new package is not yet in place.
+#[test]
+fn an_interrupted_replacement_is_settled_first() {
+    let folder = Folder::new();
+    let path = sdxl(&folder);
+    let dir = folder.at("out");
+    run(args!["convert", &path, "-o", &dir, "--latent-size", LATENT]).ok();
+    let done = snapshot(&dir);
+    let work = dir.join(".chunk-unet-1-0123456789abcdef");
+    for name in ["new", "old"] {
+        std::fs::create_dir_all(work.join(name)).unwrap();
+    }
+    folder.write("out/.chunk-unet-1-0123456789abcdef/lock", "");
+    let journal = json!({
+        "schema_version": 1, "component": "unet", "had_record": false,
+        "outgoing": [], "incoming": ["Unet.mlpackage"],
+    });
+    folder.write(
+        "out/.chunk-unet-1-0123456789abcdef/journal.json",
+        journal.to_string(),
+    );
+    for name in ["Unet.mlpackage", "conversion.json"] {
+        std::fs::rename(dir.join(name), work.join("new").join(name)).unwrap();
+    }
+    let found = inspect(dir.join("Unet.mlpackage"), &["--json"]).ok();
+    assert_eq!(
+        found.stderr,
+        "note: finished the interrupted replacement of `unet`\n"
+    );
+    found.json();
+    assert!(snapshot(&dir) == done);
+
+    // What cannot be settled keeps nobody from looking at what is there.
+    folder.write("out/.chunk-unet-1-0123456789abcdef/journal.json", "{}");
+    let found = inspect(dir.join("Unet.mlpackage"), &["--json"]).ok();
+    assert!(found.stderr.starts_with("note: `"), "{}", found.stderr);
+    assert!(found.stderr.contains("is no journal"), "{}", found.stderr);
+}
+
 #[test]
 fn a_package() {
     let folder = Folder::new();

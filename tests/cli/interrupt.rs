@@ -3,11 +3,13 @@
 //! The checkpoint takes no room but as long to convert as its size says, and the signal is sent once the working folder is
 //! there, so that it falls into the writing.
 
+use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::path::Path;
 use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use synthetic::Preset;
@@ -51,13 +53,17 @@ fn start(checkpoint: &Path, dir: &Path, more: &[&str]) -> Child {
         .args(more)
         .spawn()
         .unwrap();
+    wait_until(&mut child, || is_working(dir));
+    child
+}
+
+fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) {
     let start = Instant::now();
-    while !is_working(dir) {
+    while !is_so() {
         assert_eq!(child.try_wait().unwrap(), None, "it ended before it wrote");
         assert!(start.elapsed() < PATIENCE, "it does not begin to write");
         sleep(Duration::from_millis(2));
     }
-    child
 }
 
 fn interrupt(child: Child, signal: Signal) -> Run {
@@ -75,7 +81,9 @@ fn an_interrupted_conversion_leaves_nothing() {
         assert!(!folder.at("new").exists(), "what it made is gone");
         assert_eq!(stopped.json()["error"]["code"], "cancelled");
         assert!(
-            stopped.stderr.contains("error: cancelled"),
+            stopped
+                .stderr
+                .contains("error: interrupted; the folder is as it was\n"),
             "{}",
             stopped.stderr
         );
@@ -83,6 +91,78 @@ fn an_interrupted_conversion_leaves_nothing() {
     folder.write("used/notes.txt", "mine");
     interrupt(start(&path, &folder.at("used"), &[]), Signal::INT).failed(130);
     assert_eq!(names(&folder.at("used")), ["notes.txt"]);
+}
+
+/// Whoever asks twice does not wait. What keeps the job from ending here is that nobody reads what it says.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = Folder::new();
+    let large = sparse(&folder, "large.safetensors", &large());
+    let dir = folder.at("out");
+    let commands = [
+        (
+            args!["convert", &large, "-o", &dir, "--latent-size", LATENT],
+            &dir,
+        ),
+        (args!["demo", "-o", &dir], &dir),
+    ];
+    for (args, dir) in commands {
+        let _ = std::fs::remove_dir_all(dir);
+        let (_reader, writer) = full_pipe();
+        let mut child = command().args(args).stderr(writer).spawn().unwrap();
+        wait_until(&mut child, || is_working(dir));
+        for signal in [Signal::INT, Signal::TERM] {
+            sleep(Duration::from_millis(300));
+            assert_eq!(child.try_wait().unwrap(), None, "it waits to be read");
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            sleep(Duration::from_millis(2));
+        };
+        assert_eq!(status.code(), Some(130));
+    }
+}
+
+/// A pipe that takes nothing more until it is read.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    for len in [4096, 1] {
+        while writer.write(&vec![b'.'; len]).is_ok() {}
+    }
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn an_interrupted_demo_leaves_what_was_there() {
+    let folder = Folder::new();
+    let start = |dir: &Path| {
+        let mut child = command().args(args!["demo", "-o", dir]).spawn().unwrap();
+        wait_until(&mut child, || is_working(dir));
+        child
+    };
+    let dir = folder.at("new/deep");
+    let stopped = interrupt(start(&dir), Signal::INT).failed(130);
+    let says = "error: interrupted; the folder is as it was\n";
+    assert!(stopped.stderr.contains(says), "{}", stopped.stderr);
+    assert_eq!(names(&folder.at("")), [] as [&str; 0]);
+
+    folder.write("used/notes.txt", "mine");
+    interrupt(start(&folder.at("used")), Signal::TERM).failed(130);
+    assert_eq!(names(&folder.at("used")), ["notes.txt"]);
+
+    let dir = folder.at("done");
+    run(args!["demo", "-o", &dir]).ok();
+    let before = snapshot(&dir);
+    interrupt(start(&dir), Signal::INT).failed(130);
+    assert!(snapshot(&dir) == before);
 }
 
 #[test]

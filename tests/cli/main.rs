@@ -1,6 +1,6 @@
 //! The program as people and scripts meet it: what it prints, what it writes, how it ends.
 //!
-//! Every run is checked for what no run may do: panic, or pass a control character from a file on to the terminal. Every object
+//! Every run is checked for what no run may do: panic, or pass a control character or an invisible one from a file on to the terminal. Every object
 //! that `--json` prints is checked against `docs/json.schema.json`.
 
 mod bad_input;
@@ -18,4 +18,5 @@ mod program;
 mod replace;
 mod schema;
 mod space;
+mod stdout;
 mod usage;

@@ -37,10 +37,10 @@ fn inspected(folder: &Folder, metadata: &[(&str, &str)], more: &[&str]) -> Vec<V
         .map(inspect)
         .collect();
     for package in &inspected {
-        assert_eq!(
-            package["user_defined"]["chunk-unet.source.header.blake3"],
-            report["source"]["header_blake3"]
-        );
+        let digest = &package["user_defined"]["chunk-unet.source.tensors.blake3"];
+        assert!(digest.as_str().is_some_and(|d| d.len() == 64), "{digest}");
+        let first = &inspected[0]["user_defined"]["chunk-unet.source.tensors.blake3"];
+        assert_eq!(digest, first, "one source");
         assert_eq!(package["version"], report["tool"]["version"]);
         assert_eq!(
             package["user_defined"]["chunk-unet.version"],

@@ -40,6 +40,11 @@ macro_rules! args {
 }
 pub(crate) use args;
 
+/// Neither a control character nor one that turns the direction of writing or cannot be seen.
+fn is_readable(c: char) -> bool {
+    matches!(c, '\n' | '"' | '\'' | '\\') || c.escape_debug().len() == 1
+}
+
 impl Run {
     pub fn of(output: Output) -> Run {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
@@ -50,8 +55,8 @@ impl Run {
         };
         for text in [&run.stdout, &run.stderr] {
             assert!(!text.contains("panicked"), "{run:?}");
-            let control = text.chars().find(|c| c.is_control() && *c != '\n');
-            assert_eq!(control, None, "{run:?}");
+            let unreadable = text.chars().find(|&c| !is_readable(c));
+            assert_eq!(unreadable, None, "{run:?}");
         }
         run
     }

@@ -89,16 +89,18 @@ fn a_set_is_replaced_only_on_request_and_then_whole() {
 }
 
 #[test]
-fn packages_without_a_record_are_a_set_too() {
+fn what_no_record_lists_is_never_replaced() {
     let folder = Folder::new();
     let path = sdxl(&folder);
     folder.write("out/Unet.mlpackage/Manifest.json", "somebody's");
-    let error = &convert(&folder, &path, &["--json"]).failed(1).json()["error"];
-    assert_eq!(error["code"], "exists");
-    assert_eq!(
-        fs::read(folder.at("out/Unet.mlpackage/Manifest.json")).unwrap(),
-        b"somebody's"
-    );
+    for more in [&["--json"][..], &["--json", "--force"]] {
+        let error = &convert(&folder, &path, more).failed(1).json()["error"];
+        assert_eq!(error["code"], "in_the_way");
+        assert_eq!(
+            fs::read(folder.at("out/Unet.mlpackage/Manifest.json")).unwrap(),
+            b"somebody's"
+        );
+    }
     convert(&folder, &path, &["--chunks", "3"]).ok();
     assert_eq!(names(&folder.at("out")).len(), 5);
 }

@@ -51,9 +51,16 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     );
     let dry = convert("new", &["--dry-run"]).ok();
     assert!(
-        dry.stdout.contains("is free: does not fit"),
+        dry.stdout.contains("is free: does not fit, short by "),
         "{}",
         dry.stdout
+    );
+    let space = &convert("new", &["--dry-run", "--json"]).ok().json()["space"];
+    let bytes = |key: &str| space[key].as_u64().unwrap();
+    assert_eq!(space["fits"], false);
+    assert_eq!(
+        bytes("short_by_bytes"),
+        bytes("need_bytes") - bytes("have_bytes")
     );
 
     let small = sdxl(&folder);
@@ -73,4 +80,64 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         names(&folder.at("")),
         ["enormous.safetensors", "model.safetensors", "used"]
     );
+}
+
+#[test]
+fn a_dry_run_tells_what_stands_in_the_way() {
+    let folder = Folder::new();
+    let path = sdxl(&folder);
+    let convert = |more: &[&str]| {
+        let mut args = args![
+            "convert",
+            &path,
+            "-o",
+            folder.at("out"),
+            "--latent-size",
+            LATENT
+        ];
+        args.extend(more.iter().map(Into::into));
+        run(args).ok()
+    };
+    let dry = |more: &[&str], exists: bool, says: &str| {
+        let before = snapshot(&folder.at("out"));
+        let run = convert(&[&["--dry-run"], more].concat());
+        assert!(run.stdout.contains(says), "{says}\n{}", run.stdout);
+        let plan = convert(&[&["--dry-run", "--json"], more].concat()).json();
+        assert_eq!(plan["exists"], exists);
+        assert_eq!(plan["space"]["fits"], true);
+        assert_eq!(plan["space"]["short_by_bytes"], 0);
+        assert_eq!(snapshot(&folder.at("out")), before, "nothing is written");
+        run
+    };
+    convert(&[]);
+    dry(
+        &[],
+        true,
+        "holds this set already; a conversion needs --force",
+    );
+    dry(&["--chunks", "3"], true, "a conversion needs --force");
+    dry(
+        &["--force"],
+        true,
+        "holds this set already; a conversion with --force replaces it",
+    );
+    folder.write("out/My.mlpackage/Manifest.json", "{}");
+    dry(&["--name", "My"], false, "`My.mlpackage` is in `");
+
+    let record = folder.at("out/conversion.json");
+    crate::checkpoints::edit_json(&record, |record| {
+        let entry = record["components"]["unet"].take();
+        record["components"] = json!({ "unet_refiner": entry });
+    });
+    dry(
+        &[],
+        false,
+        "belongs to component `unet_refiner`; a conversion needs another --name",
+    );
+
+    folder.write("out/.chunk-unet-1-0123456789abcdef/journal.json", "{}");
+    let run = dry(&["--chunks", "2"], false, "is free: fits");
+    let note = "note: a replacement was interrupted, or is under way, in `";
+    assert!(run.stderr.starts_with(note), "{}", run.stderr);
+    assert_eq!(convert(&["--chunks", "2", "--dry-run", "-q"]).stderr, "");
 }

@@ -1,5 +1,8 @@
 //! Why a command failed: the lines on stderr, the object on stdout, the exit code.
 
+use std::error::Error;
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use conversion::Class;
@@ -60,13 +63,37 @@ impl Failure {
         Failure::new(Exit::Usage, "usage", message).with_help(help)
     }
 
+    /// What the system refused, and why.
+    pub fn system(error: &(dyn Error + 'static)) -> Failure {
+        let kind = causes(error)
+            .find_map(|e| e.downcast_ref::<io::Error>())
+            .map(io::Error::kind);
+        let message = shown_lines(&chain(error));
+        match kind {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Failure::new(Exit::NotEnoughSpace, "disk_full", message)
+            }
+            _ => Failure::new(Exit::Failed, "io", message),
+        }
+    }
+
     pub fn with_help(mut self, help: impl Into<String>) -> Failure {
         self.error.help = Some(help.into());
         self
     }
 
+    pub fn with_expected(mut self, expected: impl Into<String>) -> Failure {
+        self.error.expected = Some(expected.into());
+        self
+    }
+
+    pub fn with_found(mut self, found: impl Into<String>) -> Failure {
+        self.error.found = Some(found.into());
+        self
+    }
+
     /// The failure of a conversion; bad input that names no other file is the checkpoint's.
-    pub fn of(e: conversion::Error, checkpoint: &std::path::Path) -> Failure {
+    pub fn of(e: conversion::Error, checkpoint: &Path) -> Failure {
         let is_bad_input = e.class() == Class::BadInput;
         let failure = Failure::from(e);
         if is_bad_input {
@@ -76,15 +103,17 @@ impl Failure {
         }
     }
 
+    pub fn message(&self) -> &str {
+        &self.error.message
+    }
+
     /// Names the file where the error itself does not.
-    pub fn or_file(mut self, path: &std::path::Path) -> Failure {
-        self.error
-            .file
-            .get_or_insert_with(|| shown(&path.to_string_lossy()));
+    pub fn or_file(mut self, path: &Path) -> Failure {
+        self.error.file.get_or_insert_with(|| shown_path(path));
         self
     }
 
-    /// Prints it: lines on stderr, with `json` also one object on stdout.
+    /// Prints it: lines on stderr, with `json` also one object on stdout. Nothing is left to tell whoever hears of neither.
     pub fn show(&self, json: bool) {
         let e = &self.error;
         output::line_err(&format!("error: {}", e.message));
@@ -100,7 +129,7 @@ impl Failure {
             }
         }
         if json {
-            output::json_failed(e.as_ref());
+            let _ = output::json_failed(e.as_ref());
         }
     }
 }
@@ -114,10 +143,16 @@ impl From<conversion::Error> for Failure {
             Class::BadInput => Exit::BadInput,
             Class::Cancelled => Exit::Interrupted,
         };
+        // Not so where the job was stopped and the folder could not be put in order.
+        let is_undone = e.code() == CANCELLED;
         let error = Box::new(ErrorObject {
             code: e.code().to_owned(),
-            message: shown_lines(&chain(&e)),
-            file: e.file().map(|p| shown(&p.to_string_lossy())),
+            message: if is_undone {
+                INTERRUPTED.to_owned()
+            } else {
+                shown_lines(&chain(&e))
+            },
+            file: e.file().map(shown_path),
             tensor: e.tensor().map(shown),
             expected: e.expected().as_deref().map(shown),
             found: e.found().as_deref().map(shown),
@@ -127,32 +162,87 @@ impl From<conversion::Error> for Failure {
     }
 }
 
-/// The message with those of its causes that it does not repeat.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        let next = e.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = e.source();
-    }
-    text
+/// The code of a job that was stopped and has undone what it did.
+const CANCELLED: &str = "cancelled";
+const INTERRUPTED: &str = "interrupted; the folder is as it was";
+
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&e| e.source())
 }
 
-fn shown_lines(text: &str) -> String {
+/// The message with those of its causes that it does not repeat.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(error)
+        .map(ToString::to_string)
+        .reduce(|text, cause| {
+            if text.contains(&cause) {
+                text
+            } else {
+                format!("{text}: {cause}")
+            }
+        })
+        .unwrap_or_default()
+}
+
+/// As [`shown`], of a text whose lines are ours.
+pub fn shown_lines(text: &str) -> String {
     text.lines().map(shown).collect::<Vec<_>>().join("\n")
 }
 
-/// Text from outside with its control characters escaped, so that it cannot draw on the terminal.
+pub fn shown_path(path: &Path) -> String {
+    shown(&path.to_string_lossy())
+}
+
+/// What `escape_debug` escapes although it is safe to read.
+const QUOTES: [char; 3] = ['\'', '"', '\\'];
+
+/// Text from outside on one line, with everything escaped that is invisible or draws on the terminal: control characters, those
+/// that turn the direction of writing or take no width, spaces other than the usual one, and what Unicode does not assign.
+/// Whatever can be read stays, quotes and backslashes too, so that a text that was escaped already is left as it is.
 pub fn shown(text: &str) -> String {
-    let escape = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
-        } else {
-            c.to_string()
+    let mut escaped = String::with_capacity(text.len());
+    for part in text.split_inclusive(QUOTES) {
+        let plain = part.strip_suffix(QUOTES).unwrap_or(part);
+        escaped.extend(plain.escape_debug());
+        escaped.push_str(&part[plain.len()..]);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_escaped() {
+        for (text, expected) in [
+            ("it's \"C:\\a\"", "it's \"C:\\a\""),
+            ("Größe 画像 🎨", "Größe 画像 🎨"),
+            ("e\u{301}", "e\u{301}"),
+            ("a\n\r\t\0\u{1b}[2J", "a\\n\\r\\t\\0\\u{1b}[2J"),
+            ("\u{7f}\u{9b}", "\\u{7f}\\u{9b}"),
+            ("a\u{202e}b\u{2066}", "a\\u{202e}b\\u{2066}"),
+            ("\u{200b}\u{feff}\u{ad}", "\\u{200b}\\u{feff}\\u{ad}"),
+            ("\u{2028}\u{e000}\u{378}", "\\u{2028}\\u{e000}\\u{378}"),
+            ("'\u{1b}'", "'\\u{1b}'"),
+        ] {
+            assert_eq!(shown(text), expected);
+            assert_eq!(shown(expected), expected, "once is enough");
         }
-    };
-    text.chars().map(escape).collect()
+    }
+
+    #[test]
+    fn the_systems_reason_is_said() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(Failure::system(&full).exit, Exit::NotEnoughSpace);
+        let path = Path::new("a").to_owned();
+        let error = conversion::set::Error::Io {
+            action: "write",
+            path,
+            source: io::Error::other("the moon"),
+        };
+        let failure = Failure::system(&error);
+        assert_eq!(failure.exit, Exit::Failed);
+        assert_eq!(failure.error.message, "cannot write `a`: the moon");
+    }
 }

@@ -2,7 +2,9 @@
 
 mod commands;
 mod failure;
+mod folder;
 mod format;
+mod model;
 mod output;
 mod plan_table;
 mod progress;
@@ -11,10 +13,11 @@ mod size;
 
 use std::process::ExitCode;
 
+use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 
 use commands::{convert, demo, inspect};
-use failure::{Exit, Failure};
+use failure::{Exit, Failure, shown, shown_lines};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -54,13 +57,19 @@ enum Command {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return refuse_arguments(&error),
+        Err(error) if error.use_stderr() => return refuse_arguments(error),
+        // Help and version are answers.
+        Err(answer) => return ended(output::outcome(answer.print()), false),
     };
     let (json, result) = match &cli.command {
         Command::Convert(opts) => (opts.json, convert::run(opts)),
         Command::Inspect(opts) => (opts.json, inspect::run(opts)),
         Command::Demo(opts) => (false, demo::run(opts)),
     };
+    ended(result, json)
+}
+
+fn ended(result: Result<(), Failure>, json: bool) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -70,23 +79,39 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and version are answers; anything else is a usage error, in JSON too where that was asked for.
-fn refuse_arguments(error: &clap::Error) -> ExitCode {
-    if error.use_stderr() && std::env::args_os().any(|a| a == "--json") {
-        Failure::usage(first_paragraph(&error.to_string()), "see `--help`").show(true);
-    } else if error.print().is_err() {
-        return Exit::Failed.into();
-    }
-    if error.use_stderr() {
-        Exit::Usage.into()
+/// A usage error, in JSON too where that was asked for.
+fn refuse_arguments(error: clap::Error) -> ExitCode {
+    let text = shown_arguments(error).to_string();
+    if std::env::args_os().any(|a| a == "--json") {
+        Failure::usage(first_paragraph(&text), "see `--help`").show(true);
     } else {
-        ExitCode::SUCCESS
+        output::line_err(shown_lines(&text).trim_end());
     }
+    Exit::Usage.into()
+}
+
+/// The error with the arguments that it repeats escaped, each on one line.
+fn shown_arguments(mut error: clap::Error) -> clap::Error {
+    let escaped = |value: &ContextValue| match value {
+        ContextValue::String(text) => Some(ContextValue::String(shown(text))),
+        ContextValue::Strings(texts) => Some(ContextValue::Strings(
+            texts.iter().map(|text| shown(text)).collect(),
+        )),
+        _ => None,
+    };
+    let escaped: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| Some((kind, escaped(value)?)))
+        .collect();
+    for (kind, value) in escaped {
+        error.insert(kind, value);
+    }
+    error
 }
 
 /// What is wrong, without the usage and hints that follow.
 fn first_paragraph(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let lines = text.lines().map(str::trim).take_while(|l| !l.is_empty());
-    lines.collect::<Vec<_>>().join(" ")
+    shown(&lines.collect::<Vec<_>>().join(" "))
 }

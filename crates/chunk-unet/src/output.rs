@@ -1,8 +1,13 @@
-//! Writing to stdout and stderr. A reader that has gone away is no failure of ours.
+//! Writing to stdout and stderr.
+//!
+//! A reader of stdout that has gone away has what it wanted; that stdout takes nothing for another reason, such as a full disk,
+//! is a failure, since a result that cannot be read is none.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
+
+use crate::failure::{Exit, Failure};
 
 /// Version of the objects that `--json` prints; `docs/json.md`.
 const SCHEMA_VERSION: u32 = 1;
@@ -21,53 +26,102 @@ struct Failed<'a, T> {
 }
 
 /// A line on stdout.
-pub fn line(text: &str) {
-    write_line(&mut io::stdout().lock(), text);
+pub fn line(text: &str) -> Result<(), Failure> {
+    outcome(write_line(&mut io::stdout().lock(), text))
 }
 
-/// A line on stderr.
+/// Lines on stdout.
+pub fn lines<S: AsRef<str>>(lines: impl IntoIterator<Item = S>) -> Result<(), Failure> {
+    lines.into_iter().try_for_each(|text| line(text.as_ref()))
+}
+
+/// A line on stderr. Where that cannot be written there is nobody left to tell.
 pub fn line_err(text: &str) {
-    write_line(&mut io::stderr().lock(), text);
+    let _ = write_line(&mut io::stderr().lock(), text);
 }
 
-fn write_line(to: &mut dyn Write, text: &str) {
-    // Nothing is left to tell a reader that closed the pipe.
-    let _ = to
-        .write_all(text.as_bytes())
-        .and_then(|()| to.write_all(b"\n"))
-        .and_then(|()| to.flush());
+fn write_line(to: &mut dyn Write, text: &str) -> io::Result<()> {
+    to.write_all(text.as_bytes())?;
+    to.write_all(b"\n")?;
+    to.flush()
+}
+
+/// What became of writing to stdout.
+pub fn outcome(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let message = format!("cannot write to standard output: {error}");
+            Err(Failure::new(Exit::Failed, "io", message)
+                .with_help("check where the output goes to, such as the disk of a file"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The one object of a command that went well.
-pub fn json_ok(body: &impl Serialize) {
-    json("ok", body);
+pub fn json_ok(body: &impl Serialize) -> Result<(), Failure> {
+    json("ok", body)
 }
 
 /// The one object of a command that failed.
-pub fn json_failed(error: &impl Serialize) {
-    json("failed", &Failed { error });
+pub fn json_failed(error: &impl Serialize) -> Result<(), Failure> {
+    json("failed", &Failed { error })
 }
 
-fn json(status: &'static str, body: &impl Serialize) {
+fn json(status: &'static str, body: &impl Serialize) -> Result<(), Failure> {
     let envelope = Envelope {
         schema_version: SCHEMA_VERSION,
         status,
         body,
     };
-    match serde_json::to_string_pretty(&envelope) {
-        Ok(text) => line(&escape_controls(&text)),
-        Err(error) => line_err(&format!("error: the result has no JSON form: {error}")),
-    }
+    let text = serde_json::to_string_pretty(&envelope).map_err(|error| {
+        let message = format!("the result has no JSON form: {error}");
+        Failure::new(Exit::Failed, "internal", message)
+    })?;
+    line(&escape_unreadable(&text))
 }
 
-/// JSON leaves U+007F to U+009F as they are in texts, where a terminal may take them for commands.
-fn escape_controls(json: &str) -> String {
+/// JSON leaves what is beyond ASCII as it is in texts, also where a terminal may take it for commands or a reader cannot see it.
+/// Escaped as JSON does, it is the same text.
+fn escape_unreadable(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
-        match c {
-            '\u{7f}'..='\u{9f}' => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
-            _ => escaped.push(c),
+        let is_readable = c == '\n' || (' '..='~').contains(&c) || c.escape_debug().len() == 1;
+        if is_readable {
+            escaped.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreadable_characters_are_escaped_and_mean_the_same() {
+        let value = serde_json::json!({"a\u{9b}": "ü\u{202e}\u{7f}\u{1b}\n\u{e0001}\"\\", "b": []});
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let escaped = escape_unreadable(&text);
+        assert!(
+            escaped.contains(r"ü\u202e\u007f\u001b\n\udb40\udc01"),
+            "{escaped}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&escaped).unwrap(),
+            value
+        );
+    }
+
+    #[test]
+    fn only_a_reader_that_has_gone_away_is_no_failure() {
+        assert!(outcome(Ok(())).is_ok());
+        assert!(outcome(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        let failure = outcome(Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+    }
 }

@@ -2,18 +2,20 @@
 
 use std::path::Path;
 
-use conversion::Report;
 use conversion::report::Feature;
+use conversion::{Profile, Report};
 
+use crate::failure::{shown, shown_path};
 use crate::format::{self, Table, thousands};
 
-/// What is converted, how, and into what.
-pub fn plan(report: &Report) -> Vec<String> {
+/// What is converted, how, and into what; `fewest` is the number of packages that would fit, if it is known and those planned do
+/// not.
+pub fn plan(report: &Report, fewest: Option<usize>) -> Vec<String> {
     let (source, options) = (&report.source, &report.options);
     let mut lines = vec![
         format!(
             "{}: {}, {} layout, {} parameters in {}",
-            source.name,
+            shown(&source.name),
             report.family,
             source.layout,
             thousands(source.parameters),
@@ -32,7 +34,7 @@ pub fn plan(report: &Report) -> Vec<String> {
         String::new(),
     ];
     lines.extend(chunks(report).lines());
-    lines.extend(over_limit(report));
+    lines.extend(over_limit(report, fewest));
     lines
 }
 
@@ -77,33 +79,52 @@ fn traffic(features: &[Feature]) -> String {
     format!("{} {noun}, {}", features.len(), format::bytes(bytes))
 }
 
-/// In plain words, which chunks are larger than the profile allows.
-fn over_limit(report: &Report) -> Vec<String> {
+/// In plain words, which chunks are larger than the profile allows, what that means, and what would fit.
+fn over_limit(report: &Report, fewest: Option<usize>) -> Vec<String> {
     let Some(limit) = report.limit.bytes else {
         return Vec::new();
     };
-    let over: Vec<&str> = report
-        .chunks
-        .iter()
-        .filter(|c| !c.within_limit)
-        .map(|c| c.path.as_str())
-        .collect();
-    if over.is_empty() {
-        return Vec::new();
+    let over = report.chunks.iter().filter(|c| !c.within_limit);
+    let over: Vec<&str> = over.map(|c| c.path.as_str()).collect();
+    let (are, they, them) = match over.len() {
+        0 => return Vec::new(),
+        1 => ("is", "it", "it"),
+        _ => ("are", "they", "them"),
+    };
+    let largest = report.chunks.iter().map(|c| c.weight_bytes).max();
+    let most = Profile::Ane2G.bytes();
+    let refused = format!(
+        "the Neural Engine will probably not take {them}, and the model will run on the CPU or GPU"
+    );
+    let profile = |p: &&Profile| p.name() == report.limit.profile;
+    let mut text = match Profile::ALL.iter().find(profile) {
+        Some(Profile::Ane2G) => {
+            format!(", the maximum that the Neural Engine's own log names: {refused}.")
+        }
+        Some(Profile::Ane1G) => {
+            format!(", about what a file may have on iPhone and iPad: {they} may not load there.")
+        }
+        Some(Profile::Ane250M) => {
+            ", the most careful choice, which is no known maximum.".to_owned()
+        }
+        Some(Profile::None) | None => ".".to_owned(),
+    };
+    if largest > most && Some(limit) < most {
+        let most = most.map_or_else(String::new, thousands);
+        text += &format!(
+            " Over {most} bytes, the maximum that the Neural Engine's own log names, {refused}."
+        );
     }
+    text += &fewest.map_or_else(String::new, |n| {
+        format!(" `--chunks auto` makes {n} that fit.")
+    });
     vec![
         String::new(),
         format!(
-            "{} over the limit of {} bytes ({}): the Neural Engine will probably not take {}, and the model will run on \
-             the CPU or GPU. More chunks fit; `--chunks auto` finds how many.",
-            if over.len() == 1 {
-                format!("{} is", over[0])
-            } else {
-                format!("{} are", over.join(", "))
-            },
+            "{} {are} over the limit of {} bytes ({}){text}",
+            over.join(", "),
             thousands(limit),
             report.limit.profile,
-            if over.len() == 1 { "it" } else { "them" },
         ),
     ]
 }
@@ -146,9 +167,8 @@ pub fn done(report: &Report, dir: &Path) -> Vec<String> {
             || "no limit".to_owned(),
             |n| format::share(chunk.weight_bytes, n),
         );
-        let path = crate::failure::shown(&dir.join(&chunk.path).to_string_lossy());
         table.row([
-            path,
+            shown_path(&dir.join(&chunk.path)),
             format::bytes(chunk.package_bytes),
             format::bytes(chunk.weight_bytes),
             share,
@@ -166,7 +186,8 @@ pub fn done(report: &Report, dir: &Path) -> Vec<String> {
     for c in &report.clamped {
         lines.push(format!(
             "{}: {} value(s) beyond fp16 were written as 65504 with their sign",
-            c.tensor, c.values
+            shown(&c.tensor),
+            c.values
         ));
     }
     lines.push(loading(report));

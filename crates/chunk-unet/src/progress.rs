@@ -7,6 +7,7 @@ use std::time::Duration;
 use conversion::progress::{Reporter, Silent};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::failure::shown;
 use crate::format;
 use crate::output;
 
@@ -51,8 +52,7 @@ impl Reporter for Bar {
     }
 
     fn on_note(&self, note: &str) {
-        self.0
-            .suspend(|| output::line_err(&format!("note: {note}")));
+        self.0.suspend(|| note_line(note));
     }
 }
 
@@ -91,6 +91,11 @@ impl Reporter for Lines {
     }
 
     fn on_note(&self, note: &str) {
-        output::line_err(&format!("note: {note}"));
+        note_line(note);
     }
+}
+
+/// What is worth a line, on stderr.
+pub fn note_line(note: &str) {
+    output::line_err(&format!("note: {}", shown(note)));
 }

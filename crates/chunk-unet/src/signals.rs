@@ -1,14 +1,24 @@
-//! SIGINT and SIGTERM ask the job to stop; it cleans up after itself.
+//! SIGINT and SIGTERM ask the job to stop; it cleans up after itself. The second one does not wait for that.
 
 use conversion::progress::Cancel;
 
-/// A flag that SIGINT and SIGTERM set.
+use crate::failure::Exit;
+use crate::output;
+
+/// A flag that SIGINT and SIGTERM set. To be called once, just before long work: until then a signal ends the process.
 pub fn cancel_on_interrupt() -> Cancel {
     let cancel = Cancel::new();
     let flag = cancel.clone();
-    if ctrlc::set_handler(move || flag.cancel()).is_err() {
-        // Without a handler a signal ends the process at once; the next command that opens the folder cleans up.
-        crate::output::line_err(
+    let handler = move || {
+        if flag.is_cancelled() {
+            // What is left is cleaned up by the next command that opens the folder.
+            std::process::exit(Exit::Interrupted as i32);
+        }
+        flag.cancel();
+    };
+    if ctrlc::set_handler(handler).is_err() {
+        // Without a handler a signal ends the process at once, as the second one does.
+        output::line_err(
             "note: signals cannot be caught; an interruption is cleaned up by the next command",
         );
     }

@@ -61,9 +61,9 @@ pub struct Extent {
 }
 
 /// Pixels of the image for each position of the latent, each way.
-const PIXELS: u64 = 8;
-/// Longest side of a latent: an image of 16,384 pixels, far beyond any model.
-const MAX_LATENT: u64 = 2048;
+pub const PIXELS: u64 = 8;
+/// Longest side of a latent: an image of 8,192 pixels, far beyond any model.
+const MAX_LATENT: u64 = 1024;
 
 /// `128x128`: width, then height.
 pub fn parse_latent(text: &str) -> Result<Extent, String> {
@@ -153,11 +153,20 @@ mod tests {
             "axb",
             "64x64x64",
             "99999999x1",
-            "2049x8",
+            "1025x8",
         ] {
             assert!(parse_latent(text).is_err(), "{text}");
         }
-        assert!(parse_image("1000x1001").is_err());
+        assert_eq!(
+            parse_latent("1024x1"),
+            Ok(Extent {
+                width: 1024,
+                height: 1
+            })
+        );
+        for text in ["1000x1001", "8200x8"] {
+            assert!(parse_image(text).is_err(), "{text}");
+        }
     }
 
     #[test]

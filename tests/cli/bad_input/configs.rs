@@ -50,7 +50,7 @@ fn configs() {
         ("block_out_channels", json!([]), "a list"),
         ("in_channels", json!(-4), "a whole number"),
         ("attention_head_dim", json!([1, 2]), "a list of 3"),
-        ("sample_size", json!(1_048_576), "1 to 2048"),
+        ("sample_size", json!(1_048_576), "1 to 1024"),
         ("norm_eps", json!("\u{1b}[31m"), "a number"),
     ] {
         let message = format!("config field `{field}`");

@@ -11,7 +11,7 @@ use crate::program::{args, run};
 /// [`crate::program::Run`] checks of every run that no control character comes through.
 #[test]
 fn names_with_terminal_escapes() {
-    const NASTY: &str = "\u{1b}[2J\u{9b}31m\u{7}\r";
+    const NASTY: &str = "\u{1b}[2J\u{9b}31m\u{7}\r\u{202e}\u{200b}\u{e0001}";
     let folder = Folder::new();
     let extra = Model::sdxl().with(&format!("{PREFIX}input_blocks.0.0.{NASTY}"));
     let path = folder.write(&format!("{NASTY}.safetensors"), extra.to_bytes());
@@ -50,6 +50,9 @@ fn names_with_terminal_escapes() {
         run(args!["inspect", &path, more]).ok();
         run(args!["inspect", dir.join("Unet.mlpackage"), more]).ok();
     }
+    // Programs are told exactly what is there.
+    let metadata = &run(args!["inspect", &path, "--json"]).ok().json()["metadata"];
+    assert_eq!(metadata["modelspec.title"], NASTY);
     run(args!["inspect", &path]).ok();
     run(args!["inspect", dir.join("Unet.mlpackage")]).ok();
     run(args!["convert", &path, "-o", &dir]).failed(1);
@@ -74,7 +77,7 @@ fn names_with_terminal_escapes() {
         shard,
         Refusal {
             message: "is missing",
-            tensor: Some("\\u{1b}[2J\\u{9b}31m\\u{7}\\r"),
+            tensor: Some("\\u{1b}[2J\\u{9b}31m\\u{7}\\r\\u{202e}\\u{200b}\\u{e0001}"),
             ..REFUSAL
         },
     );

@@ -9,19 +9,33 @@ use crate::program::{args, run};
 
 #[test]
 fn latents_that_cannot_be_halved() {
-    for (flag, size, found) in [
-        ("--latent-size", "126x128", "126x128"),
-        ("--latent-size", "128x2", "128x2"),
-        ("--size", "1000x1024", "125x128"),
-    ] {
+    for size in ["126x128", "128x2"] {
         refused(
-            |folder| args![sdxl(folder), flag, size],
+            |folder| args![sdxl(folder), "--latent-size", size],
             Refusal {
                 code: "bad_latent_size",
                 message: "cannot be halved 2 times",
                 expected: Some("a multiple of 4"),
-                found: Some(found),
+                found: Some(size),
                 help: "another `--size`",
+                ..REFUSAL
+            },
+        );
+    }
+}
+
+/// Who gives pixels is answered in pixels.
+#[test]
+fn images_that_cannot_be_halved() {
+    for (size, help) in [("1000x1024", "992x1024"), ("8x16", "32x32")] {
+        refused(
+            |folder| args![sdxl(folder), "--size", size],
+            Refusal {
+                code: "bad_latent_size",
+                message: &format!("an image of {size} cannot be converted"),
+                expected: Some("a multiple of 32 pixels"),
+                found: Some(size),
+                help,
                 ..REFUSAL
             },
         );
@@ -42,10 +56,24 @@ fn paths_that_lead_nowhere() {
         |folder| args![folder.write("file", "x").join("below")],
         missing,
     );
+    let config = Refusal {
+        expected: Some("a file"),
+        ..missing
+    };
     refused(
         |folder| args![sdxl(folder), "--config", folder.at("none.json")],
-        missing,
+        config,
     );
+    let folder = Folder::new();
+    let path = sdxl(&folder);
+    for command in ["convert", "inspect"] {
+        let mut args = args![command, &path, "--config", folder.at("none.json"), "--json"];
+        args.extend((command == "convert").then(|| "--dry-run".into()));
+        assert_eq!(
+            run(args).failed(BAD_INPUT).json()["error"]["expected"],
+            "a file"
+        );
+    }
     refused(
         |_| args!["/dev/zero"],
         Refusal {

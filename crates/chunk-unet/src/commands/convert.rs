@@ -1,16 +1,21 @@
 //! `chunk-unet convert`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use conversion::{Job, JobOptions, Limit, Model, ModelOptions, Profile, Report, set};
+use conversion::{Job, JobOptions, Limit, Model, Profile, Report, set};
 use diffusion::Overflow;
 use diffusion::unet::Attention;
 use mil::Opset;
 use partition::{Boundary, Count, MAX_CHUNKS};
+use preflight::Space;
+use serde::Serialize;
 
-use crate::failure::{Failure, shown};
-use crate::size::{Extent, parse_bytes, parse_image, parse_latent, parse_percent};
+use crate::failure::{Exit, Failure, shown, shown_path};
+use crate::folder::{self, Met};
+use crate::model::{self, ModelArgs};
+use crate::size::{Extent, PIXELS, parse_bytes, parse_image, parse_latent, parse_percent};
 use crate::{format, output, plan_table, progress, signals};
 
 pub const EXAMPLES: &str = "\
@@ -53,8 +58,8 @@ pub struct Opts {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     max_chunk_size: Option<u64>,
     /// Most bytes of one weight.bin, by who says so
-    #[arg(long, default_value = "ane-2g", value_enum)]
-    profile: ProfileArg,
+    #[arg(long, default_value = Profile::Ane2G.name(), value_parser = profile_parser())]
+    profile: Profile,
     /// How far the largest chunk may exceed the best balance, for less traffic between chunks
     #[arg(long, default_value = "5%", value_parser = parse_percent)]
     balance: f64,
@@ -67,10 +72,10 @@ pub struct Opts {
     /// Latent size, an eighth of the image's
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_latent)]
     latent_size: Option<Extent>,
-    /// Rows of every input: 2 for the unconditioned and the conditioned
+    /// Rows of every input, 1 to 64: 2 for the unconditioned and the conditioned
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
     batch: u64,
-    /// Tokens of the text embedding
+    /// Tokens of the text embedding, 1 to 4096
     #[arg(long, default_value_t = 77, value_parser = clap::value_parser!(u64).range(1..=4096))]
     tokens: u64,
     /// Oldest system that the packages run on
@@ -79,12 +84,8 @@ pub struct Opts {
     /// Element type in which values cross from chunk to chunk
     #[arg(long, default_value = "float16", value_enum)]
     boundary: BoundaryArg,
-    /// The UNet's config.json, where the checkpoint has none or another
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Which weights of a diffusers folder, such as fp16
-    #[arg(long, value_name = "NAME")]
-    variant: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Name of the packages; default: Unet, or UnetRefiner
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
@@ -103,8 +104,8 @@ pub struct Opts {
     /// Do not record each file's BLAKE3
     #[arg(long)]
     no_hash: bool,
-    /// Threads that read, convert and write; default: as many as the machine has cores
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// Threads that read, convert and write, 1 to 32; default: as many as the machine has cores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     threads: Option<u16>,
     /// Replace the set that the folder holds
     #[arg(long)]
@@ -123,30 +124,12 @@ pub struct Opts {
     verbose: u8,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ProfileArg {
-    /// 2,147,483,648 bytes: the Neural Engine's own log names it as the maximum (coremltools pull request 2593)
-    #[value(name = "ane-2g")]
-    Ane2G,
-    /// 1,000,000,000 bytes: about 1 GB a file on iOS (ANEMLL; coremltools guide; ml-stable-diffusion README)
-    #[value(name = "ane-1g")]
-    Ane1G,
-    /// 250,000,000 bytes: the most careful choice (ane-book, chapters 1 and 4)
-    #[value(name = "ane-250m")]
-    Ane250M,
-    /// No limit
-    None,
-}
-
-impl From<ProfileArg> for Profile {
-    fn from(p: ProfileArg) -> Profile {
-        match p {
-            ProfileArg::Ane2G => Profile::Ane2G,
-            ProfileArg::Ane1G => Profile::Ane1G,
-            ProfileArg::Ane250M => Profile::Ane250M,
-            ProfileArg::None => Profile::None,
-        }
-    }
+/// The profiles by name, with their evidence as help.
+fn profile_parser() -> impl TypedValueParser<Value = Profile> {
+    let value = |p: &Profile| PossibleValue::new(p.name()).help(p.evidence());
+    let named = |name: String| Profile::ALL.iter().copied().find(|p| p.name() == name);
+    PossibleValuesParser::new(Profile::ALL.iter().map(value))
+        .map(move |name| named(name).expect("one of the possible values"))
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -222,20 +205,13 @@ fn parse_name(text: &str) -> Result<String, String> {
 }
 
 impl Opts {
-    fn model(&self) -> ModelOptions {
-        ModelOptions {
-            variant: self.variant.clone(),
-            config: self.config.clone(),
-        }
-    }
-
     fn job(&self) -> JobOptions {
         let latent = self.latent_size.or(self.size);
         JobOptions {
             count: self.chunks,
             limit: self
                 .max_chunk_size
-                .map_or(Limit::Profile(self.profile.into()), Limit::Explicit),
+                .map_or(Limit::Profile(self.profile), Limit::Explicit),
             balance: self.balance,
             attention: self.attention.into(),
             latent: latent.map(|l| [l.height, l.width]),
@@ -274,12 +250,13 @@ impl Opts {
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
     let fail = |e| Failure::of(e, &opts.checkpoint);
-    let model = Model::open(&opts.checkpoint, &opts.model()).map_err(fail)?;
+    let model = opts.model.open(&opts.checkpoint)?;
     notes(opts, &model);
+    check_size(opts, &model)?;
     let job = Job::plan(&model, opts.job()).map_err(fail)?;
     let plan = job.report();
     if opts.talks() {
-        show_plan(opts, &plan);
+        show_plan(opts, &model, &plan)?;
     }
     let Some(dir) = opts.output.as_deref().filter(|_| !opts.dry_run) else {
         return finish_dry_run(opts, &job, &plan);
@@ -291,22 +268,19 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
         .map_err(fail)?;
     drop(reporter);
     if opts.json {
-        output::json_ok(&report);
+        output::json_ok(&report)
     } else if opts.talks() {
-        plan_table::done(&report, dir)
-            .iter()
-            .for_each(|l| output::line(l));
+        output::lines(plan_table::done(&report, dir))
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 fn notes(opts: &Opts, model: &Model) {
     if opts.quiet {
         return;
     }
-    for note in model.checkpoint.notes() {
-        output::line_err(&format!("note: {}", shown(note)));
-    }
+    model::show_notes(model);
     if opts.verbose > 0 {
         output::line_err(&format!(
             "{} tensors are no part of the UNet and left alone",
@@ -318,19 +292,110 @@ fn notes(opts: &Opts, model: &Model) {
     }
 }
 
-fn show_plan(opts: &Opts, plan: &Report) {
-    plan_table::plan(plan).iter().for_each(|l| output::line(l));
+/// Says in pixels what is wrong with a size that was given in pixels.
+fn check_size(opts: &Opts, model: &Model) -> Result<(), Failure> {
+    let halvings = model.config.halvings();
+    let unit = PIXELS.checked_shl(halvings).unwrap_or(u64::MAX);
+    let Some(size) = opts.size else {
+        return Ok(());
+    };
+    let [width, height] = [size.width, size.height].map(|side| side * PIXELS);
+    if width.is_multiple_of(unit) && height.is_multiple_of(unit) {
+        return Ok(());
+    }
+    let [near_width, near_height] =
+        [width, height].map(|side| (side / unit).max(1).saturating_mul(unit));
+    let message = format!(
+        "an image of {width}x{height} cannot be converted: the model halves its latent {halvings} times"
+    );
+    Err(Failure::new(Exit::BadInput, "bad_latent_size", message)
+        .or_file(&opts.checkpoint)
+        .with_expected(format!("a multiple of {unit} pixels each way"))
+        .with_found(format!("{width}x{height}"))
+        .with_help(format!(
+            "choose another `--size`, such as {near_width}x{near_height}"
+        )))
+}
+
+fn show_plan(opts: &Opts, model: &Model, plan: &Report) -> Result<(), Failure> {
+    output::lines(plan_table::plan(plan, fewest(opts, model, plan)))?;
     if opts.dry_run || opts.verbose > 0 {
-        plan_table::features(plan)
-            .iter()
-            .for_each(|l| output::line(l));
+        output::lines(plan_table::features(plan))?;
+    }
+    Ok(())
+}
+
+/// How many packages would fit the limit, where those of the plan do not.
+fn fewest(opts: &Opts, model: &Model, plan: &Report) -> Option<usize> {
+    if plan.chunks.iter().all(|chunk| chunk.within_limit) {
+        return None;
+    }
+    let options = JobOptions {
+        count: Count::Fewest,
+        ..opts.job()
+    };
+    let job = Job::plan(model, options).ok()?;
+    Some(job.report().chunks.len())
+}
+
+/// What `--dry-run --json` prints.
+#[derive(Serialize)]
+struct Planned<'p> {
+    #[serde(flatten)]
+    plan: &'p Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exists: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    space: Option<SpaceReport>,
+}
+
+#[derive(Serialize)]
+struct SpaceReport {
+    need_bytes: u64,
+    have_bytes: Option<u64>,
+    short_by_bytes: u64,
+    fits: bool,
+}
+
+impl From<&Space> for SpaceReport {
+    fn from(space: &Space) -> SpaceReport {
+        SpaceReport {
+            need_bytes: space.need_bytes,
+            have_bytes: space.have_bytes,
+            short_by_bytes: space.short_by_bytes(),
+            fits: space.fits(),
+        }
     }
 }
 
+/// What the folder that was named has to do with the plan.
+struct Place<'d> {
+    dir: &'d Path,
+    met: Met,
+    space: Space,
+}
+
 fn finish_dry_run(opts: &Opts, job: &Job<'_>, plan: &Report) -> Result<(), Failure> {
-    let space = opts.output.as_ref().map(|dir| job.space(dir)).transpose()?;
+    let place = |dir| {
+        let space = job.space(dir)?;
+        let met = Met::of(dir, plan)?;
+        Ok::<_, Failure>(Place { dir, met, space })
+    };
+    let place = opts.output.as_deref().map(place).transpose()?;
+    if let Some(place) = place.as_ref().filter(|_| !opts.quiet) {
+        for folder in folder::unsettled(place.dir) {
+            progress::note_line(&format!(
+                "a replacement was interrupted, or is under way, in `{}`; the next command on the folder settles it",
+                shown_path(&folder)
+            ));
+        }
+    }
     if opts.json {
-        output::json_ok(plan);
+        return output::json_ok(&Planned {
+            plan,
+            exists: place.as_ref().map(|p| matches!(p.met, Met::Set)),
+            space: place.as_ref().map(|p| (&p.space).into()),
+        });
     }
     if !opts.talks() {
         return Ok(());
@@ -338,16 +403,24 @@ fn finish_dry_run(opts: &Opts, job: &Job<'_>, plan: &Report) -> Result<(), Failu
     output::line(&format!(
         "\n{} in all; nothing was written",
         format::bytes(plan.packages_bytes)
-    ));
-    if let Some(space) = space {
-        let have = space
-            .have_bytes
-            .map_or_else(|| "an unknown amount".to_owned(), format::bytes);
-        let verdict = if space.fits() { "fits" } else { "does not fit" };
-        output::line(&format!(
-            "needs {} of disk, {have} is free: {verdict}",
-            format::bytes(space.need_bytes)
-        ));
-    }
-    Ok(())
+    ))?;
+    let Some(Place { dir, met, space }) = place else {
+        return Ok(());
+    };
+    output::line(&room(&space))?;
+    output::lines(met.line(dir, opts.force))
+}
+
+fn room(space: &Space) -> String {
+    let have = space
+        .have_bytes
+        .map_or_else(|| "an unknown amount".to_owned(), format::bytes);
+    let verdict = match space.short_by_bytes() {
+        0 => "fits".to_owned(),
+        short => format!("does not fit, short by {}", format::bytes(short)),
+    };
+    format!(
+        "needs {} of disk, {have} is free: {verdict}",
+        format::bytes(space.need_bytes)
+    )
 }

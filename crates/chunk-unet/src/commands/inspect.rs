@@ -1,10 +1,10 @@
 //! `chunk-unet inspect`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use conversion::{Model, ModelOptions};
+use conversion::Model;
 use diffusion::Recorder;
 use diffusion::unet::{self, Attention};
 use mil::text::{self, Location};
@@ -12,9 +12,11 @@ use mil::{Opset, Program};
 use mlpackage::{FeatureType, Package};
 use serde::Serialize;
 
-use crate::failure::{Failure, shown};
+use crate::failure::{Failure, shown, shown_path};
 use crate::format::{self, Table, thousands};
-use crate::output;
+use crate::model::{self, ModelArgs};
+use crate::progress::note_line;
+use crate::{folder, output};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -41,12 +43,8 @@ pub struct Opts {
     /// List every tensor, or every weight of a package
     #[arg(long, conflicts_with = "mil")]
     tensors: bool,
-    /// The UNet's config.json, where the checkpoint has none or another
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Which weights of a diffusers folder, such as fp16
-    #[arg(long, value_name = "NAME")]
-    variant: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
@@ -114,22 +112,22 @@ struct Depths {
 }
 
 fn checkpoint(opts: &Opts) -> Result<(), Failure> {
-    let options = ModelOptions {
-        variant: opts.variant.clone(),
-        config: opts.config.clone(),
-    };
-    let model = Model::open(&opts.path, &options).map_err(|e| Failure::of(e, &opts.path))?;
+    let model = opts.model.open(&opts.path)?;
+    model::show_notes(&model);
     if opts.mil {
         let program =
             default_program(&model).map_err(|e| Failure::from(conversion::Error::from(e)))?;
-        output::line(text::print(&program, &Location::unplaced).trim_end());
-        return Ok(());
+        return show_program(&program, &Location::unplaced);
     }
     let report = checkpoint_report(opts, &model);
     if opts.json {
-        output::json_ok(&report);
-        return Ok(());
+        output::json_ok(&report)
+    } else {
+        show_checkpoint(&report)
     }
+}
+
+fn show_checkpoint(report: &CheckpointReport) -> Result<(), Failure> {
     let layout = match report.prefix {
         "" => report.layout.clone(),
         prefix => format!("{}, under {prefix}", report.layout),
@@ -194,19 +192,28 @@ fn checkpoint(opts: &Opts) -> Result<(), Failure> {
         ),
         ("other tensors", report.other_tensors.to_string()),
     ] {
-        output::line(&format!("{label:<14}  {value}"));
+        output::line(&shown(&format!("{label:<14}  {value}")))?;
     }
     for (key, value) in &report.metadata {
         const SHOWN: usize = 100;
         output::line(&shown(&format!(
             "{key}: {}",
             value.chars().take(SHOWN).collect::<String>()
-        )));
+        )))?;
     }
-    if let Some(rows) = &report.tensor_list {
-        tensor_table(rows).iter().for_each(|l| output::line(l));
+    match &report.tensor_list {
+        Some(rows) => output::lines(tensor_table(rows)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn show_program(
+    program: &Program,
+    locate: &dyn Fn(mil::WeightId) -> Location,
+) -> Result<(), Failure> {
+    let text = text::print(program, locate);
+    // Names and texts in it are escaped the same way; all else of it is ours.
+    output::lines(text.trim_end().lines().map(shown))
 }
 
 fn default_program(model: &Model) -> Result<Program, diffusion::Error> {
@@ -246,10 +253,7 @@ fn checkpoint_report(opts: &Opts, model: &Model) -> CheckpointReport {
         family: config.family().to_string(),
         layout: model.names.layout.to_string(),
         prefix: model.names.prefix,
-        config: model
-            .config_path
-            .as_ref()
-            .map(|p| shown(&p.to_string_lossy())),
+        config: model.config_path.as_ref().map(|p| shown_path(p)),
         in_channels: config.in_channels,
         out_channels: config.out_channels,
         cross_attention_dim: config.cross_attention_dim,
@@ -311,6 +315,15 @@ struct FunctionRow {
 }
 
 fn package(opts: &Opts) -> Result<(), Failure> {
+    let parent = match opts.path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    // The package may be one of a set whose replacement was killed half-way. Where that cannot be settled, what is there can
+    // still be looked at.
+    if let Err(failure) = folder::settle(parent) {
+        note_line(failure.message());
+    }
     let fail = |e: mlpackage::Error| Failure::from(conversion::Error::from(e)).or_file(&opts.path);
     let package = Package::open(&opts.path).map_err(fail)?;
     if opts.mil {
@@ -323,16 +336,14 @@ fn package(opts: &Opts) -> Result<(), Failure> {
             },
             None => Location::unplaced(weight),
         };
-        output::line(text::print(program, &locate).trim_end());
-        return Ok(());
+        return show_program(program, &locate);
     }
     let report = package_report(opts, &package).map_err(fail)?;
     if opts.json {
-        output::json_ok(&report);
+        output::json_ok(&report)
     } else {
-        show_package(&report);
+        show_package(&report)
     }
-    Ok(())
 }
 
 fn package_report(opts: &Opts, package: &Package) -> Result<PackageReport, mlpackage::Error> {
@@ -369,7 +380,7 @@ fn package_report(opts: &Opts, package: &Package) -> Result<PackageReport, mlpac
     };
     Ok(PackageReport {
         kind: "package",
-        path: shown(&package.path().to_string_lossy()),
+        path: shown_path(package.path()),
         model_type: package.kind(),
         specification_version: package.model().specification_version,
         description: info.short_description,
@@ -433,7 +444,7 @@ fn feature_row(f: mlpackage::Feature) -> FeatureRow {
     }
 }
 
-fn show_package(report: &PackageReport) {
+fn show_package(report: &PackageReport) -> Result<(), Failure> {
     let mut lines = vec![
         format!(
             "{}: {}, specification {}",
@@ -486,10 +497,8 @@ fn show_package(report: &PackageReport) {
         report.weights,
         thousands(report.weight_bytes)
     ));
-    for line in &lines {
-        output::line(&shown(line));
-    }
     if let Some(rows) = &report.tensor_list {
-        tensor_table(rows).iter().for_each(|l| output::line(l));
+        lines.extend(tensor_table(rows));
     }
+    output::lines(lines.iter().map(|line| shown(line)))
 }

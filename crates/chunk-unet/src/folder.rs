@@ -1,0 +1,161 @@
+//! What an output folder holds before anything is done with it.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use conversion::Report;
+use conversion::set::{self, Outcome, RECORD_NAME};
+use serde_json::Value;
+
+use crate::failure::{Exit, Failure, shown, shown_path};
+use crate::progress::note_line;
+
+/// Far above any record, far below what would hurt to read.
+const MAX_RECORD_BYTES: u64 = 16 << 20;
+
+/// What the folder's record says of each component, by its name; empty without a record.
+///
+/// [`set::space`] checks a record more closely; this is for reading one that it has let pass.
+pub fn components(dir: &Path) -> Result<Value, Failure> {
+    let path = dir.join(RECORD_NAME);
+    let record = match read_record(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| e.to_string()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound) => Ok(Value::Null),
+        Err(e) => Err(e.to_string()),
+    };
+    let mut record: Value = record.map_err(|reason| {
+        let message = format!(
+            "`{}` is no record of conversions: {}",
+            shown_path(&path),
+            shown(&reason)
+        );
+        Failure::new(Exit::BadInput, "bad_record", message)
+            .or_file(&path)
+            .with_help("move it away, or choose another folder with `-o`")
+    })?;
+    Ok(record
+        .get_mut("components")
+        .map(Value::take)
+        .unwrap_or_default())
+}
+
+fn read_record(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for its other end.
+    if !path.symlink_metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_RECORD_BYTES)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The packages that a component's entry lists.
+pub fn packages(entry: &Value) -> impl Iterator<Item = &str> {
+    let list = entry.get("packages").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// What a conversion would meet in the folder.
+pub enum Met {
+    /// Nothing that would keep it from being written.
+    Nothing,
+    /// The set itself.
+    Set,
+    /// A package of that name, of another component.
+    Owned { package: String, component: String },
+    /// Something that no conversion made, under the name of a package.
+    Stranger { package: String },
+}
+
+impl Met {
+    pub fn of(dir: &Path, plan: &Report) -> Result<Met, Failure> {
+        let components = components(dir)?;
+        let names = || plan.chunks.iter().map(|chunk| chunk.path.as_str());
+        let others = components.as_object().into_iter().flatten();
+        for (component, entry) in others.filter(|(name, _)| **name != plan.component) {
+            if let Some(package) = packages(entry).find(|p| names().any(|name| name == *p)) {
+                return Ok(Met::Owned {
+                    package: package.to_owned(),
+                    component: component.clone(),
+                });
+            }
+        }
+        let entry = components.get(&plan.component);
+        let is_recorded = |name: &str| entry.is_some_and(|e| packages(e).any(|p| p == name));
+        let stranger =
+            names().find(|name| !is_recorded(name) && dir.join(name).symlink_metadata().is_ok());
+        Ok(match (entry, stranger) {
+            (_, Some(package)) => Met::Stranger {
+                package: package.to_owned(),
+            },
+            (Some(_), None) => Met::Set,
+            (None, None) => Met::Nothing,
+        })
+    }
+
+    /// In words, with what a conversion would do.
+    pub fn line(&self, dir: &Path, force: bool) -> Option<String> {
+        let dir = shown_path(dir);
+        Some(match self {
+            Met::Nothing => return None,
+            Met::Set if force => {
+                format!("`{dir}` holds this set already; a conversion with --force replaces it")
+            }
+            Met::Set => format!("`{dir}` holds this set already; a conversion needs --force"),
+            Met::Owned { package, component } => format!(
+                "`{}` in `{dir}` belongs to component `{}`; a conversion needs another --name or folder",
+                shown(package),
+                shown(component)
+            ),
+            Met::Stranger { package } => format!(
+                "`{package}` is in `{dir}` and no conversion made it; a conversion needs another --name or folder"
+            ),
+        })
+    }
+}
+
+/// What the names of working folders begin with.
+const WORKING_PREFIX: &str = ".chunk-unet-";
+/// One of these is in a working folder from the moment on when packages are moved.
+const JOURNALS: [&str; 2] = ["journal.json", "rollback.json"];
+
+/// Working folders whose replacement was interrupted, or is under way.
+pub fn unsettled(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_unsettled = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let has = |journal| path.join(journal).symlink_metadata().is_ok();
+        name.starts_with(WORKING_PREFIX) && JOURNALS.into_iter().any(has)
+    };
+    let mut found: Vec<_> = entries.map(|e| e.path()).filter(is_unsettled).collect();
+    found.sort();
+    found
+}
+
+/// Finishes or undoes what killed commands left in the folder, and says so on stderr.
+pub fn settle(dir: &Path) -> Result<(), Failure> {
+    let recovered = set::recover(dir).map_err(conversion::Error::from)?;
+    for set::Recovered { folder, outcome } in recovered {
+        let note = match outcome {
+            Outcome::Finished(component) => {
+                format!("finished the interrupted replacement of `{component}`")
+            }
+            Outcome::Undone(component) => {
+                format!("undid the interrupted replacement of `{component}`")
+            }
+            Outcome::Removed => format!(
+                "removed `{}`, left by a command that was killed",
+                shown_path(&folder)
+            ),
+            _ => format!(
+                "could not remove `{}`, left by a command that was killed",
+                shown_path(&folder)
+            ),
+        };
+        note_line(&note);
+    }
+    Ok(())
+}
