@@ -20,3 +20,4 @@ mod schema;
 mod space;
 mod stdout;
 mod usage;
+mod verify;

@@ -3,3 +3,4 @@
 pub mod convert;
 pub mod demo;
 pub mod inspect;
+pub mod verify;

@@ -17,6 +17,7 @@ pub enum Exit {
     Usage = 2,
     NotEnoughSpace = 3,
     BadInput = 4,
+    VerificationFailed = 5,
     Interrupted = 130,
 }
 
@@ -89,6 +90,11 @@ impl Failure {
 
     pub fn with_found(mut self, found: impl Into<String>) -> Failure {
         self.error.found = Some(found.into());
+        self
+    }
+
+    pub fn with_tensor(mut self, tensor: impl Into<String>) -> Failure {
+        self.error.tensor = Some(tensor.into());
         self
     }
 

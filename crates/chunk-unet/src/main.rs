@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 
-use commands::{convert, demo, inspect};
+use commands::{convert, demo, inspect, verify};
 use failure::{Exit, Failure, shown, shown_lines};
 
 const AFTER_HELP: &str = "\
@@ -31,6 +31,7 @@ Exit status:
   2    wrong usage
   3    not enough disk space
   4    bad input
+  5    verification failed
   130  interrupted";
 
 /// Turns a Stable Diffusion checkpoint into Core ML packages that fit the Neural Engine.
@@ -49,6 +50,9 @@ enum Command {
     /// Show what a checkpoint or a package holds.
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::Opts),
+    /// Prove what packages hold: that they fit together, and that they are a checkpoint's model.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Opts),
     /// Make a small checkpoint and convert it, to see how it goes.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Opts),
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
     let (json, result) = match &cli.command {
         Command::Convert(opts) => (opts.json, convert::run(opts)),
         Command::Inspect(opts) => (opts.json, inspect::run(opts)),
+        Command::Verify(opts) => (opts.json, verify::run(opts)),
         Command::Demo(opts) => (false, demo::run(opts)),
     };
     ended(result, json)

@@ -65,6 +65,11 @@ pub fn package_names(base: &str, count: usize) -> Vec<String> {
     }
 }
 
+fn base_name<'a>(model: &Model, options: &'a JobOptions) -> &'a str {
+    let known = model.config.family().package_name();
+    options.name.as_deref().unwrap_or(known)
+}
+
 /// A planned conversion: every size is known, nothing is written.
 pub struct Job<'m> {
     model: &'m Model,
@@ -107,10 +112,7 @@ impl<'m> Job<'m> {
         weights.check_all_taken()?;
         let source_digest = header_digest(model);
         let (plan, chunks) = cut(&program, &weights, &options)?;
-        let base = options
-            .name
-            .as_deref()
-            .unwrap_or(model.config.family().package_name());
+        let base = base_name(model, &options);
         let packages = package_names(base, chunks.len());
         let chain = Chain {
             credits: Credits::of(model, &options),
@@ -295,6 +297,7 @@ impl<'m> Job<'m> {
         };
         report::Source {
             name: model.checkpoint.name().escape_debug().to_string(),
+            files: model.checkpoint.files().iter().map(file_name).collect(),
             bytes: model.checkpoint.len_bytes(),
             header_blake3: self.source_digest.clone(),
             layout: model.names.layout.to_string(),
@@ -317,6 +320,7 @@ impl<'m> Job<'m> {
 
     fn resolved_options(&self) -> report::Options {
         let o = &self.options;
+        let credits = Credits::of(self.model, o);
         report::Options {
             attention: o.attention.to_string(),
             latent_width: self.latent[1],
@@ -331,6 +335,13 @@ impl<'m> Job<'m> {
             },
             balance: o.balance,
             allow_overflow: o.overflow == Overflow::Clamp,
+            chunks: match o.count {
+                Count::Fewest => "auto".to_owned(),
+                Count::Exactly(n) => n.to_string(),
+            },
+            name: base_name(self.model, o).to_owned(),
+            author: credits.author,
+            license: credits.license,
         }
     }
 }
@@ -389,6 +400,11 @@ fn num_operations(program: &Program) -> usize {
     let ops = program.functions.values().flat_map(mil::Function::ops);
     ops.filter(|op| op.kind != mil::ops::Op::Const.into())
         .count()
+}
+
+fn file_name(part: &checkpoint::Part) -> String {
+    let name = part.path.file_name().unwrap_or_default();
+    name.to_string_lossy().escape_debug().to_string()
 }
 
 fn header_digest(model: &Model) -> String {

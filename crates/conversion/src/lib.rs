@@ -1,8 +1,8 @@
 //! One job from a source to a finished set of packages: plan, space, write as one set, record.
 //!
 //! [`Model::open`] opens a checkpoint, [`Job::plan`] builds, cuts and lays out without writing anything, [`Job::write`]
-//! writes the packages as one set ([`set`]). No printing and no argument parsing: a caller passes a
-//! [`progress::Reporter`] and a [`progress::Cancel`].
+//! writes the packages as one set ([`set`]), [`proof`] reads them back and proves what is in them. No printing and no
+//! argument parsing: a caller passes a [`progress::Reporter`] and a [`progress::Cancel`].
 
 mod error;
 mod job;
@@ -10,6 +10,7 @@ mod limit;
 mod metadata;
 mod model;
 pub mod progress;
+pub mod proof;
 pub mod report;
 pub mod set;
 

@@ -18,8 +18,8 @@ const KEY: &str = "chunk-unet";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credits {
     title: String,
-    author: String,
-    license: String,
+    pub(crate) author: String,
+    pub(crate) license: String,
 }
 
 impl Credits {

@@ -52,6 +52,8 @@ pub struct Tool {
 pub struct Source {
     /// Name of the file or folder.
     pub name: String,
+    /// Names of the files that were read.
+    pub files: Vec<String>,
     /// Size of its files, in bytes.
     pub bytes: u64,
     /// BLAKE3 of its headers.
@@ -91,6 +93,14 @@ pub struct Options {
     pub balance: f64,
     /// Whether values beyond fp16 are clamped.
     pub allow_overflow: bool,
+    /// How many chunks were asked for: `auto`, or the number.
+    pub chunks: String,
+    /// Name of the packages, from which theirs are made.
+    pub name: String,
+    /// Author in the packages' metadata.
+    pub author: String,
+    /// Licence in the packages' metadata.
+    pub license: String,
 }
 
 /// A limit.

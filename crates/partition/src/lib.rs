@@ -1,7 +1,8 @@
 //! Cuts any MIL program into chunks: cost, choice of cuts, interfaces, the resulting programs.
 //!
 //! [`plan`] chooses where to cut the function `main` of a verified program and says what each chunk holds and what crosses
-//! between them; [`cut`] makes the programs of a plan. Nothing here knows models, files or protobuf, and no weight is touched:
+//! between them; [`cut`] makes the programs of a plan; [`join`] makes one program of such a chain again. Nothing here knows
+//! models, files or protobuf, and no weight is touched:
 //! a chunk refers to the same weights as the program it comes from.
 //!
 //! Operations stay in program order. An operation with its nested blocks is one unit. Constants (`const`, `constexpr_*` and
@@ -48,6 +49,7 @@ mod assemble;
 mod error;
 mod flow;
 mod interface;
+mod join;
 mod options;
 mod plan;
 mod search;
@@ -55,5 +57,6 @@ mod segments;
 
 pub use assemble::cut;
 pub use error::Error;
+pub use join::{JoinError, Joined, StageWeight, join};
 pub use options::{BlobCost, Boundary, Count, MAX_CHUNKS, Options};
 pub use plan::{ChunkPlan, Cut, Feature, Plan, plan};

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use conversion::progress::Cancel;
+use conversion::proof::{Chain, StructureReport};
 use conversion::{Job, JobOptions, Limit, Model, Profile, Report, set};
 use diffusion::Overflow;
 use diffusion::unet::Attention;
@@ -12,6 +14,7 @@ use partition::{Boundary, Count, MAX_CHUNKS};
 use preflight::Space;
 use serde::Serialize;
 
+use crate::commands::verify;
 use crate::failure::{Exit, Failure, shown, shown_path};
 use crate::folder::{self, Met};
 use crate::model::{self, ModelArgs};
@@ -42,6 +45,7 @@ Exit status:
   2    wrong usage
   3    not enough disk space
   4    bad input
+  5    verification failed
   130  interrupted";
 
 #[derive(Args)]
@@ -110,6 +114,9 @@ pub struct Opts {
     /// Replace the set that the folder holds
     #[arg(long)]
     force: bool,
+    /// Read the packages back and prove that they are the checkpoint's model (chunk-unet verify)
+    #[arg(long, conflicts_with = "dry_run")]
+    verify: bool,
     /// Show the plan and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -267,13 +274,40 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
         .write(dir, &opts.writing(), reporter.as_ref(), &cancel)
         .map_err(fail)?;
     drop(reporter);
-    if opts.json {
-        output::json_ok(&report)
-    } else if opts.talks() {
-        output::lines(plan_table::done(&report, dir))
-    } else {
-        Ok(())
+    if opts.talks() {
+        output::lines(plan_table::done(&report, dir))?;
     }
+    let structure = if opts.verify {
+        Some(verify_written(opts, dir, &job, &model, &cancel)?)
+    } else {
+        None
+    };
+    match structure {
+        _ if opts.json => output::json_ok(&Done { report, structure }),
+        Some(structure) if opts.talks() => output::lines(verify::held(&structure)),
+        _ => Ok(()),
+    }
+}
+
+/// What `--json` prints of a conversion that was done.
+#[derive(Serialize)]
+struct Done {
+    #[serde(flatten)]
+    report: Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    structure: Option<StructureReport>,
+}
+
+fn verify_written(
+    opts: &Opts,
+    dir: &Path,
+    job: &Job<'_>,
+    model: &Model,
+    cancel: &Cancel,
+) -> Result<StructureReport, Failure> {
+    let chain = Chain::in_dir(dir, Some(job.component()))?;
+    let threads = opts.threads.map(usize::from);
+    verify::prove(&chain, Some(model), threads, opts.quiet, cancel)
 }
 
 fn notes(opts: &Opts, model: &Model) {

@@ -1,5 +1,6 @@
 //! Properties of plans and cuts on random programs.
 
+mod canonical;
 mod programs;
 mod reference;
 mod symbolic;
@@ -7,11 +8,12 @@ mod symbolic;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mil::{Constant, DataType, Opset, Program, ValueType};
-use partition::{Boundary, Count, Error, Options, Plan, cut, plan};
+use partition::{Boundary, Count, Error, JoinError, Options, Plan, cut, join, plan};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
+use canonical::canonical;
 use programs::{Lengths, Recipe, recipes};
 use reference::{Reference, stored_bytes};
 use symbolic::{Symbol, run};
@@ -195,6 +197,51 @@ proptest! {
         prop_assert_eq!(chain(&chunks, &originals), run(&program, &originals));
         prop_assert_eq!(&plan, &partition::plan(&verified, &Lengths, &options).unwrap());
         prop_assert_eq!(&chunks, &cut(&verified, &plan).unwrap());
+    }
+
+    #[test]
+    fn joined_chunks_are_the_whole(recipe in recipes(40), wish in wishes(6)) {
+        let program = made(&recipe);
+        let verified = mil::verify(&program).unwrap();
+        let Ok(plan) = plan(&verified, &Lengths, &wish.options(&program)) else {
+            return Ok(());
+        };
+        let chunks = cut(&verified, &plan).unwrap();
+        let stages: Vec<_> = chunks.iter().map(|c| mil::verify(c).unwrap()).collect();
+        let f = program.main().unwrap();
+        let inputs: Vec<_> = f.inputs.iter().map(|&v| f.value(v).name.as_str()).collect();
+        let joined = join(&stages, Some(&inputs)).unwrap();
+        prop_assert_eq!(&joined, &join(&stages, None).unwrap());
+        let original = |w: mil::WeightId| format!("{:?}", joined.weights[w.0 as usize].weight);
+        prop_assert_eq!(
+            canonical(&joined.program, &original),
+            canonical(&program, &|w| format!("{w:?}"))
+        );
+    }
+
+    #[test]
+    fn swapped_and_missing_chunks_do_not_join(recipe in recipes(40), pick in any::<(usize, usize)>()) {
+        let program = made(&recipe);
+        let verified = mil::verify(&program).unwrap();
+        let options = Options { count: Count::Exactly(3), ..Options::default() };
+        let Ok(plan) = plan(&verified, &Lengths, &options) else {
+            return Ok(());
+        };
+        let chunks = cut(&verified, &plan).unwrap();
+        let f = program.main().unwrap();
+        let inputs: Vec<_> = f.inputs.iter().map(|&v| f.value(v).name.as_str()).collect();
+        let mut swapped: Vec<_> = chunks.iter().map(|c| mil::verify(c).unwrap()).collect();
+        let (a, b) = (pick.0 % 3, (pick.0 + 1 + pick.1 % 2) % 3);
+        swapped.swap(a, b);
+        let refused = |stages: &[_], originals| match join(stages, originals) {
+            Err(JoinError::Missing { made_by, .. }) => Some(made_by),
+            _ => None,
+        };
+        prop_assert!(refused(&swapped, None).is_some_and(|made_by| made_by.is_some()));
+        prop_assert!(refused(&swapped, Some(&inputs)).is_some());
+        let mut missing: Vec<_> = chunks.iter().map(|c| mil::verify(c).unwrap()).collect();
+        missing.remove(pick.0 % 2);
+        prop_assert!(refused(&missing, Some(&inputs)).is_some());
     }
 
     #[test]
