@@ -1,6 +1,6 @@
 //! Convolutions and products of matrices.
 
-use super::call::{Call, broadcast};
+use super::call::{Call, Shaped, broadcast};
 use super::{Dtypes, OpSpec, Param, boolean, float, int32, string};
 use crate::opset::Opset;
 use crate::types::{DataType, ValueType};
@@ -121,14 +121,20 @@ fn check_versions(c: &Call<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn positive(name: &str, n: i64) -> Result<u64, String> {
+pub(super) fn positive(name: &str, n: i64) -> Result<u64, String> {
     u64::try_from(n)
         .ok()
         .filter(|&n| n > 0)
         .ok_or_else(|| format!("`{name}` holds {n}, expected a positive number"))
 }
 
-fn conv_len(len: u64, kernel: u64, stride: i64, dilation: i64, pads: i64) -> Result<u64, String> {
+pub(super) fn conv_len(
+    len: u64,
+    kernel: u64,
+    stride: i64,
+    dilation: i64,
+    pads: i64,
+) -> Result<u64, String> {
     let (stride, dilation) = (
         positive("strides", stride)?,
         positive("dilations", dilation)?,
@@ -139,6 +145,112 @@ fn conv_len(len: u64, kernel: u64, stride: i64, dilation: i64, pads: i64) -> Res
         format!("a kernel of {kernel} does not fit in {len} with {pads} of padding")
     })?;
     Ok(room / stride + 1)
+}
+
+pub(super) const CONV_TRANSPOSE: OpSpec = OpSpec {
+    name: "conv_transpose",
+    since: Opset::CoreMl5,
+    params: &[
+        float("x"),
+        Param::new("weight", Dtypes::FloatOwn),
+        Param::new("bias", Dtypes::FloatOwn).optional(),
+        int32("pad").optional(),
+        int32("output_shape").optional(),
+        string("pad_type").optional(),
+        int32("strides").optional(),
+        int32("dilations").optional(),
+        int32("groups").optional(),
+    ],
+    infer: conv_transpose,
+};
+
+/// `x` `[N, Cin, spatial..]`, `weight` `[Cin, Cout / groups, kernel..]`.
+fn conv_transpose(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    let (x, w) = (c.tensor("x")?, c.tensor("weight")?);
+    if !(3..=5).contains(&x.rank()) || w.rank() != x.rank() || w.shape[0] != x.shape[1] {
+        return Err(format!(
+            "`x` {:?} and `weight` {:?}, expected the same rank of 3 to 5 and as many channels",
+            x.shape, w.shape
+        ));
+    }
+    let weight_is_constant = c.argument("weight").is_some_and(|w| w.constant);
+    if c.opset < Opset::CoreMl7 && !weight_is_constant {
+        return Err(format!(
+            "`weight` must be a constant before {}",
+            Opset::CoreMl7
+        ));
+    }
+    check_versions(c)?;
+    let groups = positive("groups", c.optional_int("groups")?.unwrap_or(1))?;
+    let channels = w.shape[1].checked_mul(groups).ok_or("size overflows")?;
+    if x.shape[1] % groups != 0 {
+        return Err(format!(
+            "{} channels do not divide into {groups} groups",
+            x.shape[1]
+        ));
+    }
+    if let Some(bias) = c.optional_tensor("bias") {
+        let bias = bias?;
+        if bias.shape != [channels] {
+            return Err(format!("`bias` {:?}, expected [{channels}]", bias.shape));
+        }
+    }
+    if let Some(shape) = c.optional_ints("output_shape")? {
+        let sizes: Option<Vec<u64>> = shape.iter().map(|&n| u64::try_from(n).ok()).collect();
+        return match sizes {
+            Some(s) if s.len() == x.rank() && s[0] == x.shape[0] && s[1] == channels => {
+                Ok(x.with_shape(s).into_types())
+            }
+            _ => Err(format!(
+                "`output_shape` {shape:?}, expected [{}, {channels}, ..] of rank {}",
+                x.shape[0],
+                x.rank()
+            )),
+        };
+    }
+    let mut shape = vec![x.shape[0], channels];
+    for i in 0..x.rank() - 2 {
+        shape.push(transposed_len(c, &x, &w, i)?);
+    }
+    Ok(x.with_shape(shape).into_types())
+}
+
+/// Length of the spatial axis `i` of a transposed convolution.
+fn transposed_len(c: &Call<'_>, x: &Shaped, w: &Shaped, i: usize) -> Result<u64, String> {
+    let n = x.rank() - 2;
+    let pick = |name: &str, len: usize, at: usize, default: i64| match c.optional_ints(name)? {
+        None => Ok(default),
+        Some(v) if v.len() == len => Ok(v[at]),
+        Some(v) => Err(format!(
+            "`{name}` holds {} integers, expected {len}",
+            v.len()
+        )),
+    };
+    let stride = positive("strides", pick("strides", n, i, 1)?)?;
+    let dilation = positive("dilations", pick("dilations", n, i, 1)?)?;
+    let (len, kernel) = (x.shape[2 + i], w.shape[2 + i]);
+    let pads = match c.optional_str("pad_type")?.unwrap_or("valid") {
+        "same" => return stride.checked_mul(len).ok_or("size overflows".to_owned()),
+        "valid" => 0,
+        "custom" => pick("pad", 2 * n, 2 * i, 0)?
+            .checked_add(pick("pad", 2 * n, 2 * i + 1, 0)?)
+            .ok_or("`pad` overflows")?,
+        other => {
+            return Err(format!(
+                "`pad_type` is `{}`, expected valid, same or custom",
+                other.escape_debug()
+            ));
+        }
+    };
+    let reach = || kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1);
+    let full = || {
+        len.checked_sub(1)?
+            .checked_mul(stride)?
+            .checked_add(reach()?)
+    };
+    full()
+        .and_then(|n| n.checked_add_signed(pads.checked_neg()?))
+        .ok_or_else(|| format!("a kernel of {kernel} over {len} does not fit {pads} of padding"))
 }
 
 pub(super) const LINEAR: OpSpec = OpSpec {

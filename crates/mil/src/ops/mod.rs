@@ -9,9 +9,13 @@ mod attention;
 mod call;
 mod control;
 mod elementwise;
+mod filling;
+mod gathering;
 mod linear;
 mod normalization;
+mod pooling;
 mod reduction;
+mod resizing;
 mod shape;
 mod slicing;
 
@@ -148,74 +152,172 @@ macro_rules! op_table {
 op_table! {
     /// `|x|`.
     Abs => elementwise::ABS;
+    /// Inverse cosine.
+    Acos => elementwise::ACOS;
     /// `x + y`, broadcast.
     Add => elementwise::ADD;
+    /// Inverse sine.
+    Asin => elementwise::ASIN;
+    /// Inverse tangent.
+    Atan => elementwise::ATAN;
+    /// Inverse hyperbolic tangent.
+    Atanh => elementwise::ATANH;
+    /// Means of sliding windows.
+    AvgPool => pooling::AVG_POOL;
+    /// Diagonals of matrices outside a band set to 0.
+    BandPart => filling::BAND_PART;
     /// Normalization of channels by given statistics.
     BatchNorm => normalization::BATCH_NORM;
     /// Conversion to another element type.
     Cast => elementwise::CAST;
+    /// Rounded up.
+    Ceil => elementwise::CEIL;
+    /// Clamped to an interval.
+    Clip => elementwise::CLIP;
     /// Joining along an axis.
     Concat => shape::CONCAT;
     /// A value known when the program is compiled.
     Const => control::CONST;
     /// Convolution over the axes after the second.
     Conv => linear::CONV;
+    /// Transposed convolution.
+    ConvTranspose => linear::CONV_TRANSPOSE;
     /// Cosine.
     Cos => elementwise::COS;
+    /// Hyperbolic cosine.
+    Cosh => elementwise::COSH;
     /// `nchw,nwhu->nchu` or `chw,whr->chr`, under any letters.
     Einsum => linear::EINSUM;
+    /// `x = y`, broadcast.
+    Equal => elementwise::EQUAL;
     /// Error function.
     Erf => elementwise::ERF;
     /// Exponential.
     Exp => elementwise::EXP;
+    /// `2 ^ x`.
+    Exp2 => elementwise::EXP2;
     /// New axes of size 1.
     ExpandDims => shape::EXPAND_DIMS;
+    /// A tensor of one value.
+    Fill => filling::FILL;
+    /// Rounded down.
+    Floor => elementwise::FLOOR;
+    /// `x / y` rounded down, broadcast.
+    FloorDiv => elementwise::FLOOR_DIV;
+    /// Slices picked along an axis.
+    Gather => gathering::GATHER;
+    /// Elements picked along an axis, each by its own index.
+    GatherAlongAxis => gathering::GATHER_ALONG_AXIS;
+    /// Slices picked by indices along several axes.
+    GatherNd => gathering::GATHER_ND;
     /// Gaussian error linear unit.
     Gelu => elementwise::GELU;
+    /// `x > y`, broadcast.
+    Greater => elementwise::GREATER;
+    /// `x >= y`, broadcast.
+    GreaterEqual => elementwise::GREATER_EQUAL;
     /// The operand itself, under another name.
     Identity => control::IDENTITY;
     /// Normalization of each channel over its positions.
     InstanceNorm => normalization::INSTANCE_NORM;
+    /// `1 / (x + epsilon)`.
+    Inverse => elementwise::INVERSE;
+    /// Divided by the root of the sum of squares over the last three axes.
+    L2Norm => normalization::L2_NORM;
     /// Normalization over given axes.
     LayerNorm => normalization::LAYER_NORM;
+    /// `x < y`, broadcast.
+    Less => elementwise::LESS;
+    /// `x <= y`, broadcast.
+    LessEqual => elementwise::LESS_EQUAL;
     /// `x W^T + b`.
     Linear => linear::LINEAR;
+    /// Natural logarithm of `x + epsilon`.
+    Log => elementwise::LOG;
+    /// Both, broadcast.
+    LogicalAnd => elementwise::LOGICAL_AND;
+    /// Not.
+    LogicalNot => elementwise::LOGICAL_NOT;
+    /// Either or both, broadcast.
+    LogicalOr => elementwise::LOGICAL_OR;
+    /// Either but not both, broadcast.
+    LogicalXor => elementwise::LOGICAL_XOR;
     /// Matrix product over the last two axes.
     Matmul => linear::MATMUL;
+    /// Largest of sliding windows.
+    MaxPool => pooling::MAX_POOL;
     /// The larger of two.
     Maximum => elementwise::MAXIMUM;
     /// The smaller of two.
     Minimum => elementwise::MINIMUM;
+    /// Remainder of `x / y` with the sign of `y`, broadcast.
+    Mod => elementwise::MOD;
     /// `x * y`, broadcast.
     Mul => elementwise::MUL;
+    /// `x != y`, broadcast.
+    NotEqual => elementwise::NOT_EQUAL;
+    /// Elements added around.
+    Pad => filling::PAD;
     /// `x ^ y`, broadcast.
     Pow => elementwise::POW;
     /// `x / y`, broadcast.
     RealDiv => elementwise::REAL_DIV;
+    /// Position of the largest along an axis.
+    ReduceArgmax => reduction::REDUCE_ARGMAX;
+    /// Position of the smallest along an axis.
+    ReduceArgmin => reduction::REDUCE_ARGMIN;
+    /// Sum of absolute values over axes.
+    ReduceL1Norm => reduction::REDUCE_L1_NORM;
+    /// Root of the sum of squares over axes.
+    ReduceL2Norm => reduction::REDUCE_L2_NORM;
+    /// Logarithm of the sum over axes.
+    ReduceLogSum => reduction::REDUCE_LOG_SUM;
+    /// Logarithm of the sum of exponentials over axes.
+    ReduceLogSumExp => reduction::REDUCE_LOG_SUM_EXP;
     /// Largest over axes.
     ReduceMax => reduction::REDUCE_MAX;
     /// Mean over axes.
     ReduceMean => reduction::REDUCE_MEAN;
     /// Smallest over axes.
     ReduceMin => reduction::REDUCE_MIN;
+    /// Product over axes.
+    ReduceProd => reduction::REDUCE_PROD;
     /// Sum over axes.
     ReduceSum => reduction::REDUCE_SUM;
+    /// Sum of squares over axes.
+    ReduceSumSquare => reduction::REDUCE_SUM_SQUARE;
     /// Rectified linear unit.
     Relu => elementwise::RELU;
     /// The same elements under another shape.
     Reshape => shape::RESHAPE;
+    /// The last axes sampled at another size.
+    Resize => resizing::RESIZE;
+    /// The last two axes interpolated at another size.
+    ResizeBilinear => resizing::RESIZE_BILINEAR;
+    /// The nearest position at another size of the last two axes.
+    ResizeNearestNeighbor => resizing::RESIZE_NEAREST_NEIGHBOR;
+    /// Rounded to nearest, ties to even.
+    Round => elementwise::ROUND;
     /// `1 / sqrt(x + epsilon)`.
     Rsqrt => elementwise::RSQRT;
     /// `softmax(Q K^T / sqrt(E) + mask) V`.
     ScaledDotProductAttention => attention::SCALED_DOT_PRODUCT_ATTENTION;
+    /// `a` where the condition holds, `b` elsewhere.
+    Select => elementwise::SELECT;
     /// Logistic function.
     Sigmoid => elementwise::SIGMOID;
+    /// -1, 0 or 1.
+    Sign => elementwise::SIGN;
     /// `x * sigmoid(x)`.
     Silu => elementwise::SILU;
     /// Sine.
     Sin => elementwise::SIN;
+    /// Hyperbolic sine.
+    Sinh => elementwise::SINH;
     /// A strided box.
     SliceByIndex => slicing::SLICE_BY_INDEX;
+    /// A box given by where it begins and its sizes.
+    SliceBySize => slicing::SLICE_BY_SIZE;
     /// Exponentials that sum to 1 along an axis.
     Softmax => attention::SOFTMAX;
     /// Pieces along an axis.
@@ -226,14 +328,24 @@ op_table! {
     Square => elementwise::SQUARE;
     /// Axes of size 1 dropped.
     Squeeze => shape::SQUEEZE;
+    /// Joining along a new axis.
+    Stack => shape::STACK;
     /// `x - y`, broadcast.
     Sub => elementwise::SUB;
+    /// Tangent.
+    Tan => elementwise::TAN;
     /// Hyperbolic tangent.
     Tanh => elementwise::TANH;
+    /// The larger of `x` and a constant.
+    Threshold => elementwise::THRESHOLD;
+    /// Repeated along its axes.
+    Tile => filling::TILE;
     /// Axes reordered.
     Transpose => shape::TRANSPOSE;
+    /// The last two axes interpolated at a multiple of their size.
+    UpsampleBilinear => resizing::UPSAMPLE_BILINEAR;
     /// Each position repeated along the last two axes.
-    UpsampleNearestNeighbor => shape::UPSAMPLE_NEAREST_NEIGHBOR;
+    UpsampleNearestNeighbor => resizing::UPSAMPLE_NEAREST_NEIGHBOR;
 }
 
 impl Op {

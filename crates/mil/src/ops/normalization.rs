@@ -99,3 +99,17 @@ fn batch_norm(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     per_channel(c, &x, &["mean", "variance", "gamma", "beta"])?;
     Ok(x.into_types())
 }
+
+/// Over the last three axes.
+pub(super) const L2_NORM: OpSpec = OpSpec {
+    name: "l2_norm",
+    since: Opset::CoreMl5,
+    params: &[float("x"), own("epsilon").optional()],
+    infer: |c| {
+        let x = c.tensor("x")?;
+        if x.rank() < 3 {
+            return Err(format!("`x` {:?}, expected rank 3 or more", x.shape));
+        }
+        Ok(x.into_types())
+    },
+};

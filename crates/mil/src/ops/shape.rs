@@ -1,7 +1,7 @@
 //! Operations that move elements without changing them, all of them kept.
 
 use super::call::{Call, MAX_RANK, Shaped};
-use super::{Dtypes, OpSpec, Param, boolean, float, int32};
+use super::{Dtypes, OpSpec, Param, boolean, int32};
 use crate::opset::Opset;
 use crate::types::{DataType, ValueType};
 
@@ -171,58 +171,27 @@ fn concat(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     Ok(first.with_shape(shape).into_types())
 }
 
-pub(super) const UPSAMPLE_NEAREST_NEIGHBOR: OpSpec = OpSpec {
-    name: "upsample_nearest_neighbor",
+pub(super) const STACK: OpSpec = OpSpec {
+    name: "stack",
     since: Opset::CoreMl5,
-    params: &[
-        float("x"),
-        Param::new("scale_factor_height", FACTOR)
-            .constant()
-            .optional(),
-        Param::new("scale_factor_width", FACTOR)
-            .constant()
-            .optional(),
-    ],
+    params: &[Param::new("values", Dtypes::Any).many(), int32("axis")],
     infer: |c| {
-        let mut x = c.tensor("x")?;
-        let rank = x.rank();
-        let dtypes = ["scale_factor_height", "scale_factor_width"]
-            .map(|p| c.argument(p).and_then(|a| Some(a.ty.as_tensor()?.dtype)));
-        if let [Some(height), Some(width)] = dtypes
-            && height != width
-        {
-            return Err(format!("scale factors of `{height}` and `{width}`"));
+        let values = c
+            .all("values")
+            .iter()
+            .map(|a| Shaped::of("values", a.ty))
+            .collect::<Result<Vec<_>, _>>()?;
+        let first = values.first().ok_or("`values` is empty")?;
+        if let Some(other) = values.iter().find(|v| *v != first) {
+            return Err(format!(
+                "{:?} {} and {:?} {} do not stack",
+                first.shape, first.dtype, other.shape, other.dtype
+            ));
         }
-        if rank < 3 {
-            return Err(format!("`x` {:?}, expected rank 3 or more", x.shape));
-        }
-        for (axis, param) in [
-            (rank - 2, "scale_factor_height"),
-            (rank - 1, "scale_factor_width"),
-        ] {
-            x.shape[axis] = scaled(x.shape[axis], c, param)?;
-        }
-        Ok(x.into_types())
+        let axis = c.optional_int("axis")?.ok_or("`axis` is missing")?;
+        let axis = first.with_shape(vec![1; first.rank() + 1]).axis(axis)?;
+        let mut shape = first.shape.clone();
+        shape.insert(axis, values.len() as u64);
+        Ok(first.with_shape(shape).into_types())
     },
 };
-
-const FACTOR: Dtypes = Dtypes::Of(&[DataType::Fp32, DataType::Int32]);
-
-fn scaled(len: u64, c: &Call<'_>, param: &str) -> Result<u64, String> {
-    let Some(argument) = c.argument(param) else {
-        return Ok(len);
-    };
-    let value = argument
-        .value
-        .ok_or_else(|| format!("`{param}` is no constant"))?;
-    let floats = value
-        .as_floats()
-        .or_else(|| Some(value.as_ints()?.iter().map(|&n| n as f64).collect()));
-    match floats.as_deref() {
-        // In single precision, as the factor is held.
-        Some([factor]) if *factor > 0.0 && factor.is_finite() => {
-            Ok((len as f32 * *factor as f32) as u64)
-        }
-        _ => Err(format!("`{param}` is no positive number")),
-    }
-}

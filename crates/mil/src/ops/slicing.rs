@@ -120,6 +120,43 @@ fn slice(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     Ok(x.with_shape(shape).into_types())
 }
 
+pub(super) const SLICE_BY_SIZE: OpSpec = OpSpec {
+    name: "slice_by_size",
+    since: Opset::CoreMl5,
+    params: &[
+        Param::new("x", Dtypes::Any),
+        Param::new("begin", INDEX),
+        Param::new("size", INDEX).constant(),
+    ],
+    infer: slice_by_size,
+};
+
+/// A size of -1 reaches to the end.
+fn slice_by_size(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    c.check_index_types(&["begin", "size"])?;
+    let x = c.tensor("x")?;
+    let (begin, size) = (c.ints("begin")?, c.ints("size")?);
+    if begin.len() != x.rank() || size.len() != x.rank() {
+        return Err(format!(
+            "`begin` and `size` hold {} and {} integers, expected {}",
+            begin.len(),
+            size.len(),
+            x.rank()
+        ));
+    }
+    let mut shape = Vec::with_capacity(x.rank());
+    for ((&len, &begin), &size) in x.shape.iter().zip(&begin).zip(&size) {
+        let room = u64::try_from(begin).ok().and_then(|b| len.checked_sub(b));
+        let taken = match (room, u64::try_from(size)) {
+            (Some(room), _) if size == -1 => Some(room),
+            (Some(room), Ok(size)) if size <= room => Some(size),
+            _ => None,
+        };
+        shape.push(taken.ok_or_else(|| format!("{size} from {begin} on of an axis of {len}"))?);
+    }
+    Ok(x.with_shape(shape).into_types())
+}
+
 /// Number of positions of `begin..end` by `stride`, as coremltools infers it; a bound that is masked is absent. It differs from
 /// numpy: with two bounds of one sign the size of the axis does not matter for lengths of 0 and 1, bounds in the wrong order are
 /// refused, an axis of size 1 otherwise stays, and a negative bound stops at the first position, whatever the direction.

@@ -1,0 +1,103 @@
+//! Buffers that were freed and wait for their next use.
+//!
+//! A new large buffer costs a page fault every 4 KiB, which is more than most elementwise operations cost.
+
+use std::sync::Mutex;
+
+/// More than this is not kept waiting.
+const MAX_WAITING_BYTES: usize = 3 << 29;
+/// Shorter buffers are left to the allocator.
+const MIN_BYTES: usize = 1 << 15;
+
+/// Buffers of floats and of bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    floats: Mutex<Waiting<f32>>,
+    bytes: Mutex<Waiting<u8>>,
+}
+
+impl Buffers {
+    /// `len` floats of any value.
+    pub(crate) fn floats(&self, len: usize) -> Vec<f32> {
+        lock(&self.floats).take(len)
+    }
+
+    /// `len` bytes of any value.
+    pub(crate) fn bytes(&self, len: usize) -> Vec<u8> {
+        lock(&self.bytes).take(len)
+    }
+
+    pub(crate) fn give_floats(&self, buffer: Vec<f32>) {
+        lock(&self.floats).give(buffer);
+    }
+
+    pub(crate) fn give_bytes(&self, buffer: Vec<u8>) {
+        lock(&self.bytes).give(buffer);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What waits is consistent after every step, so a panic elsewhere does no harm to it.
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[derive(Debug, Default)]
+struct Waiting<T> {
+    buffers: Vec<Vec<T>>,
+    total_bytes: usize,
+}
+
+impl<T: Copy + Default> Waiting<T> {
+    /// The smallest buffer that is long enough and not far too long, else a new one.
+    fn take(&mut self, len: usize) -> Vec<T> {
+        let fits = |b: &Vec<T>| b.capacity() >= len && b.capacity() / 2 <= len;
+        let best = (0..self.buffers.len())
+            .filter(|&i| fits(&self.buffers[i]))
+            .min_by_key(|&i| self.buffers[i].capacity());
+        let Some(best) = best else {
+            return vec![T::default(); len];
+        };
+        let mut buffer = self.buffers.swap_remove(best);
+        self.total_bytes -= size_bytes(&buffer);
+        buffer.resize(len, T::default());
+        buffer
+    }
+
+    /// Keeps a buffer; the ones that wait longest make room for it.
+    fn give(&mut self, buffer: Vec<T>) {
+        let size = size_bytes(&buffer);
+        if !(MIN_BYTES..=MAX_WAITING_BYTES).contains(&size) {
+            return;
+        }
+        while self.total_bytes + size > MAX_WAITING_BYTES {
+            self.total_bytes -= size_bytes(&self.buffers.remove(0));
+        }
+        self.total_bytes += size;
+        self.buffers.push(buffer);
+    }
+}
+
+fn size_bytes<T>(buffer: &Vec<T>) -> usize {
+    buffer.capacity() * size_of::<T>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freed_buffer_is_used_again_where_it_fits() {
+        let buffers = Buffers::default();
+        let first = buffers.floats(100_000);
+        let at = first.as_ptr();
+        buffers.give_floats(first);
+        let short = buffers.floats(10_000);
+        assert_ne!(short.as_ptr(), at);
+        let second = buffers.floats(90_000);
+        assert_eq!((second.as_ptr(), second.len()), (at, 90_000));
+        buffers.give_floats(second);
+        assert_eq!(buffers.floats(100_000).len(), 100_000);
+    }
+}
