@@ -2,6 +2,7 @@
 """Checks .mlpackage folders as far as that goes without a Mac.
 
     check_packages.py PACKAGE|DIR...
+    check_packages.py --split PACKAGE DIR...
 
 coremltools opens each package and rebuilds every operation, which infers every type again and reads
 every blob. What coremltools leaves unchecked is checked here: opset against specification version,
@@ -9,6 +10,10 @@ identifiers, unique names, the layout of weight.bin, the model description again
 that the metadata is filled in. Of a DIR every package is checked, and where it holds a
 `conversion.json` also that the packages of each component fit together as a chain and stay within
 their limit. Prints a line per package; the exit code is 1 if anything falls short.
+
+With `--split` each DIR holds what `split` made of PACKAGE, which others may have made: coremltools opens
+and rebuilds each of its packages, and metadata, descriptions and the inputs' and outputs' declarations
+must be those of PACKAGE.
 """
 
 import json
@@ -335,6 +340,92 @@ def _check_files(report, chunk, files):
         report.problems.append(f"files recorded as {recorded}, {chunk['package_bytes']} bytes, found {found}")
 
 
+def check_split(whole, folder):
+    """The reports of the packages that `split` made of another one."""
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / "whole.mlpackage"
+        shutil.copytree(whole, copy, copy_function=_link_weights)
+        wanted = ct.models.MLModel(str(copy), skip_model_load=True).get_spec()
+    record = json.loads((Path(folder) / "conversion.json").read_text())
+    [component] = record["components"].values()
+    reports, passed = [], {}
+    for name in component["packages"]:
+        report = Report(Path(folder) / name)
+        reports.append(report)
+        try:
+            with tempfile.TemporaryDirectory() as temporary:
+                copy = Path(temporary) / "copy.mlpackage"
+                shutil.copytree(report.path, copy, copy_function=_link_weights)
+                passed = _check_part(copy, wanted, passed, len(component["packages"]) > 1, report)
+        except Exception as error:  # coremltools raises whatever it stumbles over: each is a finding
+            report.problems.append(f"{type(error).__name__}: {error}")
+    final = [name for name, *_ in reports[-1].outputs]
+    if final != [f.name for f in _described(wanted)[1]]:
+        reports[-1].problems.append(f"the last stage gives {final}")
+    return reports
+
+
+def _described(spec):
+    """Inputs, outputs and states of a model, or of its default function."""
+    description = spec.description
+    for function in description.functions:
+        if function.name == description.defaultFunctionName:
+            description = function
+    return list(description.input), list(description.output), list(description.state)
+
+
+def _check_part(path, wanted, passed, is_part, report):
+    """Checks a package against the one that it is a part of. Returns what it gives, by name."""
+    model = ct.models.MLModel(str(path), skip_model_load=True)
+    spec = model.get_spec()
+    report.specification = spec.specificationVersion
+    load_program(spec, spec.specificationVersion, model.weights_dir).validate()
+    if spec.specificationVersion != wanted.specificationVersion:
+        report.problems.append(f"specification {spec.specificationVersion}, expected {wanted.specificationVersion}")
+    for name, function in spec.mlProgram.functions.items():
+        block = function.block_specializations[function.opset]
+        report.operations += sum(op.type != "const" for op in block.operations)
+        if is_part:
+            _check_part_names(spec, function, block, report)
+    metadata, original = spec.description.metadata, wanted.description.metadata
+    for key in ("author", "license", "versionString", "shortDescription"):
+        if getattr(metadata, key) != getattr(original, key):
+            report.problems.append(f"metadata: `{key}` is {getattr(metadata, key)!r}")
+    for key, value in original.userDefined.items():
+        if metadata.userDefined.get(key) != value:
+            report.problems.append(f"metadata: `{key}` is {metadata.userDefined.get(key)!r}")
+    inputs, outputs, states = _described(spec)
+    report.inputs = [_feature(f) for f in inputs]
+    report.outputs = [_feature(f) for f in outputs]
+    originals = {f.name: f for part in _described(wanted)[::2] for f in part}
+    for feature in [*inputs, *states]:
+        given = passed.get(feature.name)
+        if given is None and originals.get(feature.name) != feature:
+            report.problems.append(f"input `{feature.name}` is not declared as in the whole")
+        elif given is not None and given.type.multiArrayType.dataType != feature.type.multiArrayType.dataType:
+            report.problems.append(f"input `{feature.name}` is of another type than the stage before gives")
+    weights = Path(model.weights_dir or path / "none") / "weight.bin"
+    if weights.exists():
+        report.weight_bytes = weights.stat().st_size
+        found, problems = _walk_blobs(weights)
+        report.blobs = len(found)
+        report.problems += [p for p in problems if "reserved bytes" not in p]
+    return {f.name: f for f in outputs}
+
+
+def _check_part_names(spec, function, block, report):
+    inputs, outputs, states = _described(spec)
+    if sorted(f.name for f in [*inputs, *states]) != sorted(i.name for i in function.inputs):
+        report.problems.append("the description's inputs are not the function's")
+    if [f.name for f in outputs] != list(block.outputs):
+        report.problems.append("the description's outputs are not the function's")
+    defined = [i.name for i in function.inputs] + [o.name for op in block.operations for o in op.outputs]
+    report.problems += [f"`{name}` is defined twice" for name in _repeated(defined)]
+    for name in defined:
+        if not IDENTIFIER.fullmatch(name) or name in RESERVED:
+            report.problems.append(f"illegal name {name!r}")
+
+
 def check(path):
     """The reports of a package or of a folder of packages."""
     path = Path(path)
@@ -342,12 +433,15 @@ def check(path):
 
 
 def main(arguments):
+    whole = None
+    if arguments[:1] == ["--split"] and len(arguments) > 2:
+        whole, arguments = arguments[1], arguments[2:]
     if not arguments or arguments[0].startswith("-"):
         print(__doc__.strip())
         return 0 if arguments else 2
     short = False
     for argument in arguments:
-        reports = check(argument)
+        reports = check_split(whole, argument) if whole else check(argument)
         for report in reports:
             print(report)
         if not reports:

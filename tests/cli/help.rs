@@ -4,7 +4,17 @@ use crate::program::{args, run};
 
 #[test]
 fn every_command_shows_examples_and_exit_status() {
-    for command in ["", "convert", "inspect", "verify", "demo"] {
+    for command in [
+        "",
+        "convert",
+        "preflight",
+        "inspect",
+        "verify",
+        "run",
+        "compile",
+        "bundle",
+        "demo",
+    ] {
         let mut args = args![command];
         args.retain(|a| !a.is_empty());
         args.push("--help".into());

@@ -4,7 +4,9 @@
 //! that `--json` prints is checked against `docs/json.schema.json`.
 
 mod bad_input;
+mod bundle;
 mod checkpoints;
+mod compile;
 mod convert;
 mod demo;
 mod determinism;
@@ -13,11 +15,16 @@ mod help;
 mod inspect;
 mod interrupt;
 mod metadata;
+mod mounted;
 mod packages;
+mod preflight;
 mod program;
+mod reclaim;
 mod replace;
+mod run;
 mod schema;
 mod space;
+mod split;
 mod stdout;
 mod usage;
 mod verify;

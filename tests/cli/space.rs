@@ -113,13 +113,13 @@ fn a_dry_run_tells_what_stands_in_the_way() {
     dry(
         &[],
         true,
-        "holds this set already; a conversion needs --force",
+        "holds this set already; replacing it needs --force",
     );
-    dry(&["--chunks", "3"], true, "a conversion needs --force");
+    dry(&["--chunks", "3"], true, "replacing it needs --force");
     dry(
         &["--force"],
         true,
-        "holds this set already; a conversion with --force replaces it",
+        "holds this set already; --force replaces it",
     );
     folder.write("out/My.mlpackage/Manifest.json", "{}");
     dry(&["--name", "My"], false, "`My.mlpackage` is in `");
@@ -132,7 +132,7 @@ fn a_dry_run_tells_what_stands_in_the_way() {
     dry(
         &[],
         false,
-        "belongs to component `unet_refiner`; a conversion needs another --name",
+        "belongs to component `unet_refiner`; choose another --name",
     );
 
     folder.write("out/.chunk-unet-1-0123456789abcdef/journal.json", "{}");

@@ -4,18 +4,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use checkpoint::Dtype;
-use mlpackage::{MODEL_PATH, WEIGHTS_PATH};
+use mlpackage::{MODEL_PATH, Package, WEIGHTS_PATH};
 use synthetic::{Options, Preset};
 
-use crate::checkpoints::{LATENT, Model, sdxl, synthetic};
+use crate::checkpoints::{LATENT, Model, Tensor, sdxl, synthetic};
 use crate::folder::{Folder, snapshot};
 use crate::program::{Run, args, run};
+use crate::schema;
 
 const CHUNKS: [&str; 3] = [
     "UnetChunk1of3.mlpackage",
     "UnetChunk2of3.mlpackage",
     "UnetChunk3of3.mlpackage",
 ];
+
+/// The record of a [`Set`], in its folder.
+const RECORD: &str = "out/conversion.json";
 
 /// A tiny model in three packages in `out`, and its checkpoint.
 struct Set {
@@ -39,9 +43,44 @@ impl Set {
         self.dir().join(CHUNKS[number - 1])
     }
 
+    /// The same model in one package.
+    fn whole(&self) -> PathBuf {
+        let out = self.folder.at("whole");
+        let size = ["--latent-size", LATENT];
+        let mut args = args!["convert", &self.checkpoint, "-o", &out, "--chunks", "1"];
+        args.extend(size.map(Into::into));
+        run(args).ok();
+        out.join("Unet.mlpackage")
+    }
+
     /// Packages in the order of these numbers.
     fn chunks(&self, numbers: &[usize]) -> Vec<PathBuf> {
         numbers.iter().map(|&n| self.chunk(n)).collect()
+    }
+
+    /// What conversion.json holds.
+    fn record(&self) -> serde_json::Value {
+        let text = fs::read_to_string(self.folder.at(RECORD)).unwrap();
+        let record = serde_json::from_str(&text).unwrap();
+        schema::check("record", &record);
+        record
+    }
+
+    /// What conversion.json holds of a proof.
+    fn verification(&self) -> serde_json::Value {
+        self.record()["components"]["unet"]["verification"].clone()
+    }
+
+    /// Turns a high bit of a weight's exponent, and says which weight of the program and of the checkpoint it is.
+    fn spoil(&self, number: usize, value: &str) -> String {
+        let package = Package::open(self.chunk(number)).unwrap();
+        let mut table = package.weight_table().unwrap().iter();
+        let (id, _) = table.find(|(_, w)| w.name == value).unwrap();
+        let (file, record) = package.weights().unwrap().record(id).unwrap();
+        let mut bytes = fs::read(file.path()).unwrap();
+        bytes[record.data_offset_bytes as usize + 1] ^= 0x40;
+        fs::write(file.path(), bytes).unwrap();
+        format!("{}/{MODEL_PATH}", CHUNKS[number - 1])
     }
 
     fn verify(&self, packages: &[PathBuf], more: &[&str]) -> Run {
@@ -113,9 +152,13 @@ fn an_untouched_set_holds() {
             &[
                 "operations (split-einsum)",
                 "are those of model.safetensors, byte for byte",
+                "computed at a latent of 16x16: the packages themselves, rounded to fp16",
+                "output `noise_pred`: ",
+                " cross between chunks: at least ",
             ],
         );
         let alone = set.verify(&packages, &["--json"]).ok().json();
+        assert!(alone["numeric"].is_null());
         let structure = &alone["structure"];
         assert!(structure["against"].is_null() && structure["attention"].is_null());
         assert_eq!(structure["checked"]["weights"], 0);
@@ -130,10 +173,12 @@ fn an_untouched_set_holds() {
     }
     let quiet = set.verify_against(&[set.dir()], &["-q"]).ok();
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-    assert!(
-        snapshot(&set.folder.at("")) == before,
-        "nothing was written"
-    );
+    let mut after = snapshot(&set.folder.at(""));
+    let mut record = set.record();
+    let entry = record["components"]["unet"].as_object_mut().unwrap();
+    assert!(entry.remove("verification").is_some());
+    after.insert(RECORD.to_owned(), format!("{record:#}\n").into_bytes());
+    assert!(after == before, "nothing but the result was written");
 }
 
 #[test]
@@ -256,11 +301,304 @@ fn a_conversion_proves_what_it_wrote() {
         .json();
     assert_eq!(report["structure"]["against"], "model.safetensors");
     assert_eq!(report["structure"]["checked"]["packages"], 3);
-    let record = fs::read_to_string(out.join("conversion.json")).unwrap();
-    assert!(!record.contains("\"structure\""), "{record}");
+    let numeric = &report["numeric"];
+    assert_eq!(
+        (&numeric["ran"], &numeric["rounding"]),
+        (&"packages".into(), &"fp16".into())
+    );
+    assert!(numeric["outputs"][0]["psnr"].as_f64().unwrap() > 50.0);
+    let verified = || {
+        let record = fs::read_to_string(out.join("conversion.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        record["components"]["unet"]["verification"].clone()
+    };
+    assert_eq!(verified()["holds"], true);
+    assert_eq!(verified()["numeric"]["outputs"], numeric["outputs"]);
     let text = convert(&checkpoint, &out, &["--verify", "--force"]).ok();
-    assert_contains(&text.stdout, &["byte for byte", "it holds; "]);
+    assert_contains(
+        &text.stdout,
+        &["byte for byte", "output `noise_pred`: ", "it holds; "],
+    );
     let without = convert(&checkpoint, &out, &["--force", "--json"]).ok();
-    assert!(without.json().get("structure").is_none());
+    assert!(without.json().get("structure").is_none() && without.json().get("numeric").is_none());
+    assert!(verified().is_null(), "another set has not been verified");
     convert(&checkpoint, &out, &["--verify", "--dry-run"]).failed(2);
+}
+
+#[test]
+fn what_half_precision_cannot_hold_is_found_where_it_arises() {
+    let folder = Folder::new();
+    let mut model = Model::sdxl();
+    // 30,000 in half precision.
+    let large = [0x53, 0x77];
+    let tensor = model.tensor("input_blocks.0.0.weight");
+    tensor.bytes = large.repeat(tensor.bytes.len() / 2);
+    let checkpoint = folder.write("model.safetensors", model.to_bytes());
+    let out = folder.at("out");
+    let converted = convert(&checkpoint, &out, &["--verify", "--json"]);
+    let file = format!("{}/{MODEL_PATH}", CHUNKS[0]);
+    assert_contains(
+        &converted.stderr,
+        &["chunk 1, ", &file, "the packages are in `", "--force"],
+    );
+    let object = converted.failed(5).json();
+    let finding = &object["numeric"]["findings"][0];
+    assert_eq!(finding["kind"], "not_finite");
+    assert_eq!(finding["operation"], "conv_in");
+    assert_eq!(finding["file"], file.as_str());
+    assert_eq!(object["error"]["tensor"], "conv_in");
+    assert!(
+        object["structure"]["findings"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(object["numeric"]["outputs"][0]["psnr"].is_null());
+    let record = fs::read_to_string(out.join("conversion.json")).unwrap();
+    assert_contains(&record, &["\"holds\": false"]);
+    let args = |more: &[&str]| {
+        let mut args = args!["verify", &out, "--json", "--against", &checkpoint];
+        args.extend(more.iter().map(Into::into));
+        args
+    };
+    let other = run(args(&["--latent-size", "24x16"])).failed(5).json();
+    assert_eq!(other["numeric"]["findings"][0]["operation"], "conv_in");
+    // In single precision it is the same model.
+    run(args(&["--rounding", "none"])).ok();
+}
+
+#[test]
+fn a_changed_weight_is_found_at_the_first_operation_that_takes_it() {
+    let set = Set::new();
+    let whole = set.whole();
+    let against = ["--against", whole.to_str().unwrap(), "--json"];
+    let object = set.verify(&[set.dir()], &against).ok().json();
+    let numeric = &object["numeric"];
+    assert_eq!(numeric["against"], "Unet.mlpackage");
+    assert_eq!(numeric["outputs"][0]["identical"], true);
+    assert!(numeric["worst"].is_null() && numeric["first_below"].is_null());
+    assert!(!numeric["crossing"].as_array().unwrap().is_empty());
+    assert_eq!(set.verification()["against"], "Unet.mlpackage");
+
+    let operation = "up_blocks_0_resnets_0_conv1";
+    let file = set.spoil(2, &format!("{operation}_weight"));
+    let native = ["--latent-size", "native"];
+    let other = ["--latent-size", "24x16"];
+    for (how, reference) in [
+        (&[][..], &whole),
+        (&native, &set.checkpoint),
+        (&other, &set.checkpoint),
+    ] {
+        // The digest tells as well, where there is one.
+        let mut args = vec![
+            "--json",
+            "--per-op",
+            "--against",
+            reference.to_str().unwrap(),
+        ];
+        args.extend(how);
+        let run = set.verify(&[set.dir()], &args);
+        assert_contains(&run.stderr, &["BLAKE3", "chunk 2, ", &file, operation]);
+        let object = run.failed(5).json();
+        let numeric = &object["numeric"];
+        assert_eq!(numeric["first_below"]["name"], operation, "{how:?}");
+        assert_eq!(numeric["first_below"]["stage"], 2);
+        let operations = numeric["operations"].as_array().unwrap();
+        let place = operations
+            .iter()
+            .position(|o| o["name"] == operation)
+            .unwrap();
+        let before = operations[..place].iter();
+        assert!(before.clone().count() > 100);
+        for operation in before {
+            let near = operation["psnr"].as_f64().is_none_or(|psnr| psnr > 35.0);
+            assert!(near, "{operation}");
+        }
+        let findings = numeric["findings"].as_array().unwrap();
+        assert!(
+            findings
+                .iter()
+                .any(|f| f["operation"] == operation && f["file"] == file.as_str())
+        );
+        assert_eq!(set.verification()["holds"], false);
+    }
+    // Loose packages have no digests: only what they compute tells.
+    fs::remove_file(set.folder.at(RECORD)).unwrap();
+    let loose = set.chunks(&[1, 2, 3]);
+    let error = refuted(set.verify(&loose, &[&against[..], &["--per-op"]].concat()));
+    assert_eq!(error["tensor"], operation);
+    assert_eq!(error["file"], file.as_str());
+    assert!(!set.folder.at(RECORD).exists());
+}
+
+#[test]
+fn packages_that_are_not_like_the_package_are_told_apart() {
+    let set = Set::new();
+    let folder = &set.folder;
+    let whole = set.whole();
+    let against = ["--json", "--against", whole.to_str().unwrap()];
+    for order in [&[2, 1, 3][..], &[1, 3], &[1, 2]] {
+        let run = set.verify(&set.chunks(order), &against);
+        assert_contains(&run.stderr, &["nothing was computed"]);
+        let object = run.failed(5).json();
+        assert!(object["numeric"].is_null() && object["error"]["file"].is_string());
+    }
+    // Another checkpoint's chunk fits, and computes something else from there on.
+    let options = Options {
+        seed: Options::default().seed + 1,
+        ..Options::default()
+    };
+    let other = synthetic(folder, "other.safetensors", Preset::TinySdxl, &options);
+    convert(&other, &folder.at("other"), &[]).ok();
+    let mixed = [
+        set.chunk(1),
+        folder.at("other").join(CHUNKS[1]),
+        set.chunk(3),
+    ];
+    let object = set.verify(&mixed, &against).failed(5).json();
+    let finding = &object["numeric"]["findings"][0];
+    assert_eq!(
+        (&finding["kind"], &finding["stage"]),
+        (&"psnr".into(), &2.into())
+    );
+    assert_eq!(finding["file"], format!("{}/{MODEL_PATH}", CHUNKS[1]));
+    let own = object["numeric"]["crossing"].as_array().unwrap();
+    let of_first = own.iter().filter(|c| c["stage"] == 1);
+    assert!(of_first.clone().count() > 0 && of_first.into_iter().all(|c| c["identical"] == true));
+    // Nor are packages of another size the same.
+    let args = args![
+        "convert",
+        &set.checkpoint,
+        "-o",
+        folder.at("wide"),
+        "--latent-size",
+        "24x16"
+    ];
+    run(args).ok();
+    let error = refuted(set.verify(&[folder.at("wide")], &against));
+    assert_eq!(error["tensor"], "sample");
+    assert_contains(error["expected"].as_str().unwrap(), &["2, 4, 16, 16"]);
+    assert_contains(error["found"].as_str().unwrap(), &["2, 4, 16, 24"]);
+}
+
+#[test]
+fn numbers_are_compared_as_asked() {
+    let set = Set::new();
+    let numeric = |more: &[&str]| {
+        let json = [more, &["--json"]].concat();
+        set.verify_against(&[set.dir()], &json).ok().json()["numeric"].clone()
+    };
+    let own = numeric(&[]);
+    assert_eq!((&own["ran"], &own["seed"]), (&"packages".into(), &0.into()));
+    assert!(own.get("operations").is_none());
+    let other = numeric(&["--latent-size", "24x16", "--seed", "7"]);
+    assert_eq!(
+        (&other["ran"], &other["seed"]),
+        (&"rebuilt".into(), &7.into())
+    );
+    assert_eq!(
+        (&other["latent_width"], &other["latent_height"]),
+        (&24.into(), &16.into())
+    );
+    let names = |list: &serde_json::Value| -> Vec<String> {
+        let list = list.as_array().unwrap().iter();
+        list.map(|c| format!("{} {}", c["name"], c["stage"]))
+            .collect()
+    };
+    assert_eq!(names(&own["crossing"]), names(&other["crossing"]));
+    let plain = numeric(&["--rounding", "none"]);
+    let psnr = |report: &serde_json::Value| report["outputs"][0]["psnr"].as_f64().unwrap();
+    assert!(psnr(&plain) > 100.0 && psnr(&own) < 100.0, "{plain} {own}");
+    // The same on any number of threads.
+    let one = numeric(&["--threads", "1", "--per-op"]);
+    assert_eq!(one["outputs"], own["outputs"]);
+    assert_eq!(one["operations"].as_array().unwrap().len(), 632);
+
+    let failed = set
+        .verify_against(&[set.dir()], &["--min-psnr", "200"])
+        .failed(5);
+    assert_contains(&failed.stdout, &["output `noise_pred`: "]);
+    assert_contains(
+        &failed.stderr,
+        &["expected at least 200 dB", "chunk 3, ", "noise_pred"],
+    );
+    for (more, says) in [
+        (&["--latent-size", "33x32"][..], "halve"),
+        (&["--inputs", "nothing.safetensors"], "nothing.safetensors"),
+    ] {
+        let run = set.verify_against(&[set.dir()], more).failed(4);
+        assert_contains(&run.stderr, &[says]);
+    }
+    for more in [
+        &["--seed", "1"][..],
+        &["--inputs", "x"],
+        &["--per-op"],
+        &["--min-psnr", "30"],
+    ] {
+        let run = set.verify(&[set.dir()], more).failed(2);
+        assert_contains(&run.stderr, &["--against"]);
+    }
+    for more in [
+        &["--latent-size", "0x8"][..],
+        &["--min-psnr", "NaN"],
+        &["--seed", "1", "--inputs", "x"],
+    ] {
+        set.verify_against(&[set.dir()], more).failed(2);
+    }
+}
+
+#[test]
+fn given_inputs_decide_on_the_size() {
+    let set = Set::new();
+    let inputs = |name: &str, width: u64, without: &str| {
+        let shapes: [(&str, Vec<u64>); 5] = [
+            ("sample", vec![2, 4, 16, width]),
+            ("timestep", vec![2]),
+            ("encoder_hidden_states", vec![2, 2048, 1, 77]),
+            ("time_ids", vec![2, 6]),
+            ("text_embeds", vec![2, 1280]),
+        ];
+        let tensor = |(name, shape): &(&str, Vec<u64>)| Tensor {
+            name: (*name).to_owned(),
+            dtype: Dtype::F32,
+            bytes: 0.3f32
+                .to_le_bytes()
+                .repeat(shape.iter().product::<u64>() as usize),
+            shape: shape.clone(),
+        };
+        let tensors = shapes.iter().filter(|(name, _)| *name != without);
+        let file = Model {
+            tensors: tensors.map(tensor).collect(),
+            ..Model::default()
+        };
+        let path = set.folder.write(name, file.to_bytes());
+        path.to_str().unwrap().to_owned()
+    };
+    for (width, ran) in [(16, "packages"), (24, "rebuilt")] {
+        let inputs = inputs("in.safetensors", width, "");
+        let run = set.verify_against(&[set.dir()], &["--json", "--inputs", &inputs]);
+        let numeric = run.ok().json()["numeric"].clone();
+        assert_eq!(
+            (&numeric["ran"], &numeric["inputs"]),
+            (&ran.into(), &"in.safetensors".into())
+        );
+        assert!(numeric["seed"].is_null());
+    }
+    let short = inputs("short.safetensors", 16, "time_ids");
+    let run = set
+        .verify_against(&[set.dir()], &["--json", "--inputs", &short])
+        .failed(4);
+    let error = &run.json()["error"];
+    assert_eq!(
+        (&error["code"], &error["tensor"]),
+        (&"missing_inputs".into(), &"time_ids".into())
+    );
+    let wide = inputs("wide.safetensors", 24, "");
+    let more = ["--json", "--inputs", &wide, "--latent-size", "native"];
+    let run = set.verify_against(&[set.dir()], &more).failed(4);
+    let error = &run.json()["error"];
+    assert_eq!(
+        (&error["code"], &error["tensor"]),
+        (&"wrong_input".into(), &"sample".into())
+    );
 }

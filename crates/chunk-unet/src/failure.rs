@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use conversion::Class;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::output;
 
@@ -32,6 +33,8 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     pub exit: Exit,
     error: Box<ErrorObject>,
+    /// What the JSON output has beside the error.
+    details: Option<Box<Value>>,
 }
 
 /// `error` of the JSON output; `docs/json.md` has the fields.
@@ -57,7 +60,11 @@ impl Failure {
             found: None,
             help: None,
         });
-        Failure { exit, error }
+        Failure {
+            exit,
+            error,
+            details: None,
+        }
     }
 
     pub fn usage(message: impl Into<String>, help: impl Into<String>) -> Failure {
@@ -98,6 +105,12 @@ impl Failure {
         self
     }
 
+    /// With an object whose fields the JSON output has beside the error.
+    pub fn with_details(mut self, details: &impl Serialize) -> Failure {
+        self.details = serde_json::to_value(details).ok().map(Box::new);
+        self
+    }
+
     /// The failure of a conversion; bad input that names no other file is the checkpoint's.
     pub fn of(e: conversion::Error, checkpoint: &Path) -> Failure {
         let is_bad_input = e.class() == Class::BadInput;
@@ -135,7 +148,7 @@ impl Failure {
             }
         }
         if json {
-            let _ = output::json_failed(e.as_ref());
+            let _ = output::json_failed(e.as_ref(), self.details.as_deref());
         }
     }
 }
@@ -164,7 +177,11 @@ impl From<conversion::Error> for Failure {
             found: e.found().as_deref().map(shown),
             help: e.help().as_deref().map(shown),
         });
-        Failure { exit, error }
+        Failure {
+            exit,
+            error,
+            details: None,
+        }
     }
 }
 

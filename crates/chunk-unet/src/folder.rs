@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use conversion::Report;
+use conversion::report::Chunk;
 use conversion::set::{self, Outcome, RECORD_NAME};
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ pub fn packages(entry: &Value) -> impl Iterator<Item = &str> {
     list.into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// What a conversion would meet in the folder.
+/// What a command would meet in the folder.
 pub enum Met {
     /// Nothing that would keep it from being written.
     Nothing,
@@ -71,11 +71,12 @@ pub enum Met {
 }
 
 impl Met {
-    pub fn of(dir: &Path, plan: &Report) -> Result<Met, Failure> {
+    pub fn of(dir: &Path, component: &str, chunks: &[Chunk]) -> Result<Met, Failure> {
         let components = components(dir)?;
-        let names = || plan.chunks.iter().map(|chunk| chunk.path.as_str());
+        let names = || chunks.iter().map(|chunk| chunk.path.as_str());
+        let own = component;
         let others = components.as_object().into_iter().flatten();
-        for (component, entry) in others.filter(|(name, _)| **name != plan.component) {
+        for (component, entry) in others.filter(|(name, _)| **name != own) {
             if let Some(package) = packages(entry).find(|p| names().any(|name| name == *p)) {
                 return Ok(Met::Owned {
                     package: package.to_owned(),
@@ -83,7 +84,7 @@ impl Met {
                 });
             }
         }
-        let entry = components.get(&plan.component);
+        let entry = components.get(own);
         let is_recorded = |name: &str| entry.is_some_and(|e| packages(e).any(|p| p == name));
         let stranger =
             names().find(|name| !is_recorded(name) && dir.join(name).symlink_metadata().is_ok());
@@ -102,16 +103,16 @@ impl Met {
         Some(match self {
             Met::Nothing => return None,
             Met::Set if force => {
-                format!("`{dir}` holds this set already; a conversion with --force replaces it")
+                format!("`{dir}` holds this set already; --force replaces it")
             }
-            Met::Set => format!("`{dir}` holds this set already; a conversion needs --force"),
+            Met::Set => format!("`{dir}` holds this set already; replacing it needs --force"),
             Met::Owned { package, component } => format!(
-                "`{}` in `{dir}` belongs to component `{}`; a conversion needs another --name or folder",
+                "`{}` in `{dir}` belongs to component `{}`; choose another --name or folder",
                 shown(package),
                 shown(component)
             ),
             Met::Stranger { package } => format!(
-                "`{package}` is in `{dir}` and no conversion made it; a conversion needs another --name or folder"
+                "`{package}` is in `{dir}` and no conversion made it; choose another --name or folder"
             ),
         })
     }

@@ -1,6 +1,7 @@
 //! The command line: arguments, drawing, exit codes. The only crate that prints.
 
 mod commands;
+mod dry_run;
 mod failure;
 mod folder;
 mod format;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 
-use commands::{convert, demo, inspect, verify};
+use commands::{bundle, compile, convert, demo, inspect, preflight, reclaim, run, split, verify};
 use failure::{Exit, Failure, shown, shown_lines};
 
 const AFTER_HELP: &str = "\
@@ -29,7 +30,7 @@ Exit status:
   0    done
   1    failed
   2    wrong usage
-  3    not enough disk space
+  3    not enough disk space or memory, or a disk that cannot take the files
   4    bad input
   5    verification failed
   130  interrupted";
@@ -47,12 +48,30 @@ enum Command {
     /// Convert the UNet of a checkpoint into packages.
     #[command(after_help = convert::EXAMPLES, after_long_help = convert::LONG_EXAMPLES)]
     Convert(convert::Opts),
+    /// Split a package that exists into packages that fit the Neural Engine.
+    #[command(after_help = split::EXAMPLES, after_long_help = split::LONG_EXAMPLES)]
+    Split(split::Opts),
+    /// Tell before a conversion or split whether disk and memory suffice, also for the result.
+    #[command(after_help = preflight::EXAMPLES)]
+    Preflight(preflight::Opts),
     /// Show what a checkpoint or a package holds.
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::Opts),
     /// Prove what packages hold: that they fit together, and that they are a checkpoint's model.
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Opts),
+    /// Run packages on the CPU, on any machine.
+    #[command(after_help = run::EXAMPLES)]
+    Run(run::Opts),
+    /// Compile packages into what apps load.
+    #[command(after_help = compile::EXAMPLES)]
+    Compile(compile::Opts),
+    /// Lay out the folder that Apple's Swift package loads.
+    #[command(after_help = bundle::EXAMPLES)]
+    Bundle(bundle::Opts),
+    /// Find what can go from the disk: copies, leftovers, caches; delete it, or link copies.
+    #[command(after_help = reclaim::EXAMPLES)]
+    Reclaim(reclaim::Opts),
     /// Make a small checkpoint and convert it, to see how it goes.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Opts),
@@ -67,8 +86,14 @@ fn main() -> ExitCode {
     };
     let (json, result) = match &cli.command {
         Command::Convert(opts) => (opts.json, convert::run(opts)),
+        Command::Split(opts) => (opts.json, split::run(opts)),
+        Command::Preflight(opts) => (opts.json, preflight::run(opts)),
         Command::Inspect(opts) => (opts.json, inspect::run(opts)),
         Command::Verify(opts) => (opts.json, verify::run(opts)),
+        Command::Run(opts) => (opts.json, run::run(opts)),
+        Command::Compile(opts) => (opts.json, compile::run(opts)),
+        Command::Bundle(opts) => (opts.json, bundle::run(opts)),
+        Command::Reclaim(opts) => (opts.json, reclaim::run(opts)),
         Command::Demo(opts) => (false, demo::run(opts)),
     };
     ended(result, json)

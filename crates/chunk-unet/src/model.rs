@@ -8,6 +8,12 @@ use conversion::{Error, Model, ModelOptions};
 use crate::failure::Failure;
 use crate::progress::note_line;
 
+/// Whether a path is that of a package, by its name or what is in it.
+pub fn is_package(path: &Path) -> bool {
+    let is_named = path.extension().is_some_and(|e| e == "mlpackage");
+    is_named || path.join(mlpackage::MANIFEST_PATH).is_file()
+}
+
 #[derive(Args)]
 pub struct ModelArgs {
     /// The UNet's config.json, where the checkpoint has none or another

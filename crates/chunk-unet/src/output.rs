@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::failure::{Exit, Failure};
 
@@ -23,6 +24,8 @@ struct Envelope<'a, T> {
 #[derive(Serialize)]
 struct Failed<'a, T> {
     error: &'a T,
+    #[serde(flatten)]
+    details: Option<&'a Value>,
 }
 
 /// A line on stdout.
@@ -63,9 +66,9 @@ pub fn json_ok(body: &impl Serialize) -> Result<(), Failure> {
     json("ok", body)
 }
 
-/// The one object of a command that failed.
-pub fn json_failed(error: &impl Serialize) -> Result<(), Failure> {
-    json("failed", &Failed { error })
+/// The one object of a command that failed; `details` is an object whose fields come after the error.
+pub fn json_failed(error: &impl Serialize, details: Option<&Value>) -> Result<(), Failure> {
+    json("failed", &Failed { error, details })
 }
 
 fn json(status: &'static str, body: &impl Serialize) -> Result<(), Failure> {
@@ -111,10 +114,7 @@ mod tests {
             escaped.contains(r"ü\u202e\u007f\u001b\n\udb40\udc01"),
             "{escaped}"
         );
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&escaped).unwrap(),
-            value
-        );
+        assert_eq!(serde_json::from_str::<Value>(&escaped).unwrap(), value);
     }
 
     #[test]

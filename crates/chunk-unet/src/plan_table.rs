@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use conversion::report::Feature;
+use conversion::report::{Chunk, Feature, LimitReport, Timings};
+use conversion::split::SplitReport;
 use conversion::{Profile, Report};
 
 use crate::failure::{shown, shown_path};
@@ -33,14 +34,38 @@ pub fn plan(report: &Report, fewest: Option<usize>) -> Vec<String> {
         ),
         String::new(),
     ];
-    lines.extend(chunks(report).lines());
-    lines.extend(over_limit(report, fewest));
+    lines.extend(chunks(&report.chunks, &report.limit, fewest));
     lines
 }
 
-fn chunks(report: &Report) -> Table {
+/// What is split and into what; `fewest` as in [`plan`].
+pub fn split(report: &SplitReport, fewest: Option<usize>) -> Vec<String> {
+    let source = &report.source;
+    let mut lines = vec![
+        format!(
+            "{}: {} operations, {} weights in {}, {} (specification {})",
+            shown(&source.name),
+            thousands(source.operations as u64),
+            thousands(source.weights as u64),
+            format::bytes(source.weight_bytes),
+            shown(&source.opset),
+            source.specification_version,
+        ),
+        String::new(),
+    ];
+    lines.extend(chunks(&report.chunks, &report.limit, fewest));
+    lines
+}
+
+fn chunks(chunks: &[Chunk], limit: &LimitReport, fewest: Option<usize>) -> Vec<String> {
+    let mut lines = table(chunks, limit).lines();
+    lines.extend(over_limit(chunks, limit, fewest));
+    lines
+}
+
+fn table(chunks: &[Chunk], limit: &LimitReport) -> Table {
     let mut table = Table::default();
-    let limit = report.limit.bytes.map_or_else(
+    let of_limit = limit.bytes.map_or_else(
         || "limit".to_owned(),
         |n| format!("of {}", format::bytes(n)),
     );
@@ -48,17 +73,17 @@ fn chunks(report: &Report) -> Table {
         "package",
         "operations",
         "weight.bin",
-        &limit,
+        &of_limit,
         "enters",
         "leaves",
     ]);
-    for chunk in &report.chunks {
-        let share = report.limit.bytes.map_or_else(
+    for chunk in chunks {
+        let share = limit.bytes.map_or_else(
             || "none".to_owned(),
             |n| format::share(chunk.weight_bytes, n),
         );
         table.row([
-            chunk.path.clone(),
+            shown(&chunk.path),
             thousands(chunk.operations as u64),
             format::bytes(chunk.weight_bytes),
             share,
@@ -80,23 +105,23 @@ fn traffic(features: &[Feature]) -> String {
 }
 
 /// In plain words, which chunks are larger than the profile allows, what that means, and what would fit.
-fn over_limit(report: &Report, fewest: Option<usize>) -> Vec<String> {
-    let Some(limit) = report.limit.bytes else {
+fn over_limit(chunks: &[Chunk], asked: &LimitReport, fewest: Option<usize>) -> Vec<String> {
+    let Some(limit) = asked.bytes else {
         return Vec::new();
     };
-    let over = report.chunks.iter().filter(|c| !c.within_limit);
-    let over: Vec<&str> = over.map(|c| c.path.as_str()).collect();
+    let over = chunks.iter().filter(|c| !c.within_limit);
+    let over: Vec<String> = over.map(|c| shown(&c.path)).collect();
     let (are, they, them) = match over.len() {
         0 => return Vec::new(),
         1 => ("is", "it", "it"),
         _ => ("are", "they", "them"),
     };
-    let largest = report.chunks.iter().map(|c| c.weight_bytes).max();
+    let largest = chunks.iter().map(|c| c.weight_bytes).max();
     let most = Profile::Ane2G.bytes();
     let refused = format!(
         "the Neural Engine will probably not take {them}, and the model will run on the CPU or GPU"
     );
-    let profile = |p: &&Profile| p.name() == report.limit.profile;
+    let profile = |p: &&Profile| p.name() == asked.profile;
     let mut text = match Profile::ALL.iter().find(profile) {
         Some(Profile::Ane2G) => {
             format!(", the maximum that the Neural Engine's own log names: {refused}.")
@@ -124,22 +149,22 @@ fn over_limit(report: &Report, fewest: Option<usize>) -> Vec<String> {
             "{} {are} over the limit of {} bytes ({}){text}",
             over.join(", "),
             thousands(limit),
-            report.limit.profile,
+            asked.profile,
         ),
     ]
 }
 
 /// Every input and output, and where the program was cut.
-pub fn features(report: &Report) -> Vec<String> {
+pub fn features(chunks: &[Chunk]) -> Vec<String> {
     let mut lines = Vec::new();
-    for chunk in &report.chunks {
+    for chunk in chunks {
         lines.push(String::new());
-        lines.push(chunk.path.clone());
+        lines.push(shown(&chunk.path));
         let mut table = Table::default();
         for (direction, list) in [("in", &chunk.inputs), ("out", &chunk.outputs)] {
             for f in list {
                 table.row([
-                    format!("  {direction:<3}  {}", f.name),
+                    format!("  {direction:<3}  {}", shown(&f.name)),
                     f.dtype.clone(),
                     format!("{:?}", f.shape),
                     format::bytes(f.bytes),
@@ -151,7 +176,7 @@ pub fn features(report: &Report) -> Vec<String> {
             chunk
                 .cut_after
                 .as_ref()
-                .map(|op| format!("  cut after `{op}`")),
+                .map(|op| format!("  cut after `{}`", shown(op))),
         );
     }
     lines
@@ -159,11 +184,54 @@ pub fn features(report: &Report) -> Vec<String> {
 
 /// What was written, how large, and how to load it.
 pub fn done(report: &Report, dir: &Path) -> Vec<String> {
+    let mut lines = written(
+        dir,
+        &report.chunks,
+        &report.limit,
+        report.packages_bytes,
+        report.timings,
+    );
+    for c in &report.clamped {
+        lines.push(format!(
+            "{}: {} value(s) beyond fp16 were written as 65504 with their sign",
+            shown(&c.tensor),
+            c.values
+        ));
+    }
+    lines.push(loading(&report.component, &report.chunks));
+    lines
+}
+
+/// What was written of a package, how large, and how to load it.
+pub fn split_done(report: &SplitReport, dir: &Path) -> Vec<String> {
+    let mut lines = written(
+        dir,
+        &report.chunks,
+        &report.limit,
+        report.packages_bytes,
+        report.timings,
+    );
+    lines.push(match report.component.as_str() {
+        "unet" | "unet_refiner" => loading(&report.component, &report.chunks),
+        _ => "To load: compile with `xcrun coremlcompiler compile`; each takes the outputs of the one before it, and the \
+              original inputs."
+            .to_owned(),
+    });
+    lines
+}
+
+fn written(
+    dir: &Path,
+    chunks: &[Chunk],
+    limit: &LimitReport,
+    packages_bytes: u64,
+    timings: Option<Timings>,
+) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut table = Table::default();
     table.row(["written", "size", "weight.bin", "share of the limit"]);
-    for chunk in &report.chunks {
-        let share = report.limit.bytes.map_or_else(
+    for chunk in chunks {
+        let share = limit.bytes.map_or_else(
             || "no limit".to_owned(),
             |n| format::share(chunk.weight_bytes, n),
         );
@@ -175,39 +243,31 @@ pub fn done(report: &Report, dir: &Path) -> Vec<String> {
         ]);
     }
     lines.extend(table.lines());
-    if let Some(t) = report.timings {
+    if let Some(t) = timings {
         let seconds = t.plan_seconds + t.write_seconds;
         lines.push(format!(
             "{} in {}",
-            format::bytes(report.packages_bytes),
+            format::bytes(packages_bytes),
             format::seconds(seconds)
         ));
     }
-    for c in &report.clamped {
-        lines.push(format!(
-            "{}: {} value(s) beyond fp16 were written as 65504 with their sign",
-            shown(&c.tensor),
-            c.values
-        ));
-    }
-    lines.push(loading(report));
     lines
 }
 
 /// Apple's folder loader knows one package and two by name (`Unet`, `UnetChunk1` and `UnetChunk2`; for the refiner
 /// `UnetRefiner…`), and prefers the two.
-fn loading(report: &Report) -> String {
+fn loading(component: &str, chunks: &[Chunk]) -> String {
     let compile = "To load: compile with `xcrun coremlcompiler compile`, then";
-    let base = if report.component == "unet_refiner" {
+    let base = if component == "unet_refiner" {
         "UnetRefiner"
     } else {
         "Unet"
     };
-    let paths: Vec<&str> = report.chunks.iter().map(|c| c.path.as_str()).collect();
+    let paths: Vec<&str> = chunks.iter().map(|c| c.path.as_str()).collect();
     let known = paths == conversion::package_names(base, paths.len());
     match (paths.len(), known) {
         (1 | 2, true) => {
-            let takes_sizes = report.chunks[0].inputs.iter().any(|f| f.name == "time_ids");
+            let takes_sizes = chunks[0].inputs.iter().any(|f| f.name == "time_ids");
             let pipeline = if takes_sizes {
                 "StableDiffusionXLPipeline"
             } else {

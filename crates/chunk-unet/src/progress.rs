@@ -95,6 +95,22 @@ impl Reporter for Lines {
     }
 }
 
+/// A bar that counts operations, on a terminal; elsewhere there is nothing to see.
+pub fn operations(quiet: bool, total: u64) -> ProgressBar {
+    let bar = ProgressBar::hidden();
+    if quiet || !std::io::stderr().is_terminal() {
+        return bar;
+    }
+    let template = "{bar:40} {percent:>3} %  {human_pos} of {human_len} operations  {elapsed}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_length(total);
+    bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 /// What is worth a line, on stderr.
 pub fn note_line(note: &str) {
     output::line_err(&format!("note: {}", shown(note)));

@@ -1,7 +1,8 @@
 //! Why a conversion was not done, in the parts that a person and a script need.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::evaluation;
 use crate::progress::Cancelled;
 use crate::set::{self, ExitClass};
 
@@ -32,9 +33,76 @@ pub enum Error {
     /// A program of ours breaks a rule: a bug.
     #[error("the built program is wrong: {0}")]
     Verify(#[from] mil::VerifyErrors),
+    /// A package's program breaks a rule.
+    #[error("`{}`: {source}", path.to_string_lossy().escape_debug())]
+    Program {
+        /// The package.
+        path: PathBuf,
+        /// The rules that it breaks.
+        source: mil::VerifyErrors,
+    },
+    /// A package that can be read and not be split.
+    #[error("`{}` cannot be split: {what}", path.to_string_lossy().escape_debug())]
+    NotSplit {
+        /// The package, or the file of it that is concerned.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// A package that the built-in compiler cannot compile.
+    #[error("`{}` cannot be compiled: {source}", path.to_string_lossy().escape_debug())]
+    NotCompiled {
+        /// The package.
+        path: PathBuf,
+        /// Why.
+        source: Box<mlmodelc::Error>,
+    },
+    /// A compiled model that cannot be read.
+    #[error("`{}`: {source}", path.to_string_lossy().escape_debug())]
+    BadCompiled {
+        /// Its `coremldata.bin`.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<mlmodelc::Error>,
+    },
+    /// A package that holds more than is known here, so that what is made of it would lack something.
+    #[error("`{}` holds fields that are not known here and would be lost", path.to_string_lossy().escape_debug())]
+    Newer {
+        /// The package.
+        path: PathBuf,
+    },
+    /// Core ML's own compiler failed.
+    #[error("`xcrun coremlcompiler` did not compile `{}`: {what}", path.to_string_lossy().escape_debug())]
+    Compiler {
+        /// The package.
+        path: PathBuf,
+        /// What it said.
+        what: String,
+    },
+    /// A folder of which no bundle can be made that an app's loader would read rightly.
+    #[error("`{}` cannot be bundled: {what}", path.to_string_lossy().escape_debug())]
+    NotBundled {
+        /// The folder, or what is in it.
+        path: PathBuf,
+        /// Why.
+        what: String,
+        /// What to do.
+        help: String,
+    },
+    /// A program that cannot be cut as asked because of shapes that it leaves open.
+    #[error("{source}; {}", reasons.join("; "))]
+    Shapes {
+        /// What cannot be done.
+        source: partition::Error,
+        /// What keeps values from crossing.
+        reasons: Vec<String>,
+    },
     /// The packages could not be written.
     #[error(transparent)]
     Set(set::Error),
+    /// The packages could not be run.
+    #[error(transparent)]
+    Evaluation(#[from] evaluation::Error),
     /// The job was asked to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -61,7 +129,10 @@ impl From<set::Error> for Error {
         let e = match e {
             set::Error::Source(source) => match source.downcast::<checkpoint::Error>() {
                 Ok(checkpoint) => return Error::Checkpoint(*checkpoint),
-                Err(source) => set::Error::Source(source),
+                Err(source) => match source.downcast::<Error>() {
+                    Ok(e) => return *e,
+                    Err(source) => set::Error::Source(source),
+                },
             },
             e => e,
         };
@@ -75,21 +146,34 @@ impl From<set::Error> for Error {
         };
         match source.downcast::<diffusion::Error>() {
             Ok(model) => Error::Model(*model),
-            Err(source) => Error::Set(set::Error::Content {
-                path,
-                offset_bytes,
-                source,
-            }),
+            Err(source) => match source.downcast::<mlpackage::Error>() {
+                Ok(package) => Error::Package(*package),
+                Err(source) => Error::Set(set::Error::Content {
+                    path,
+                    offset_bytes,
+                    source,
+                }),
+            },
         }
     }
 }
 
 impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Error::Set(set::Error::io(action, path, source))
+    }
+
     /// The kind of failure.
     pub fn class(&self) -> Class {
         let bad_input = |is: bool| if is { Class::BadInput } else { Class::Failed };
         match self {
-            Error::Usage { .. } | Error::Partition(_) => Class::Usage,
+            Error::Usage { .. } | Error::Partition(_) | Error::Shapes { .. } => Class::Usage,
+            Error::Program { .. } | Error::NotSplit { .. } => Class::BadInput,
+            Error::NotCompiled { .. }
+            | Error::BadCompiled { .. }
+            | Error::Newer { .. }
+            | Error::NotBundled { .. } => Class::BadInput,
+            Error::Compiler { .. } => Class::Failed,
             Error::Model(diffusion::Error::Target { .. }) => Class::Usage,
             Error::Checkpoint(e) | Error::Model(diffusion::Error::Checkpoint(e)) => {
                 bad_input(e.is_bad_input())
@@ -103,6 +187,7 @@ impl Error {
                 ExitClass::BadInput => Class::BadInput,
                 ExitClass::Cancelled => Class::Cancelled,
             },
+            Error::Evaluation(e) => e.class(),
             Error::Cancelled(_) => Class::Cancelled,
         }
     }
@@ -113,10 +198,17 @@ impl Error {
             Error::Usage { .. } => "usage",
             Error::Checkpoint(_) => "bad_checkpoint",
             Error::Model(e) => model_code(e),
-            Error::Partition(_) => "cannot_cut",
+            Error::Partition(_) | Error::Shapes { .. } => "cannot_cut",
+            Error::Program { .. } => "bad_package",
+            Error::NotSplit { .. } => "cannot_split",
+            Error::NotCompiled { .. } | Error::Newer { .. } => "cannot_compile",
+            Error::BadCompiled { .. } => "bad_compiled_model",
+            Error::Compiler { .. } => "compiler_failed",
+            Error::NotBundled { .. } => "cannot_bundle",
             Error::Package(_) => "bad_package",
             Error::Verify(_) => "internal",
             Error::Set(e) => e.code(),
+            Error::Evaluation(e) => e.code(),
             Error::Cancelled(_) => "cancelled",
         }
     }
@@ -127,7 +219,14 @@ impl Error {
             Error::Checkpoint(e) => e.file(),
             Error::Model(e) => e.file(),
             Error::Package(e) => e.file(),
+            Error::Program { path, .. } | Error::NotSplit { path, .. } => Some(path),
+            Error::NotCompiled { path, .. }
+            | Error::BadCompiled { path, .. }
+            | Error::Newer { path }
+            | Error::Compiler { path, .. }
+            | Error::NotBundled { path, .. } => Some(path),
             Error::Set(e) => place(e),
+            Error::Evaluation(e) => e.file(),
             _ => None,
         }
     }
@@ -137,6 +236,7 @@ impl Error {
         match self {
             Error::Checkpoint(e) => e.tensor(),
             Error::Model(e) => e.tensor(),
+            Error::Evaluation(e) => e.tensor(),
             _ => None,
         }
     }
@@ -147,12 +247,17 @@ impl Error {
             Error::Checkpoint(e) => e.expected(),
             Error::Model(e) => e.expected(),
             Error::Package(e) => e.expected().map(str::to_owned),
+            Error::NotCompiled { source, .. } | Error::BadCompiled { source, .. } => {
+                source.expected().map(str::to_owned)
+            }
+            Error::Evaluation(e) => e.expected(),
             Error::Set(set::Error::NotAFolder { .. }) => {
                 Some("a folder, or nothing yet".to_owned())
             }
             Error::Set(set::Error::NotEnoughSpace(space)) => {
                 Some(format!("{} bytes free", space.need_bytes))
             }
+            Error::Set(set::Error::Obstacle(obstacle)) => obstacle.expected(),
             _ => None,
         }
     }
@@ -163,10 +268,15 @@ impl Error {
             Error::Checkpoint(e) => e.found(),
             Error::Model(e) => e.found(),
             Error::Package(e) => e.found().map(str::to_owned),
+            Error::NotCompiled { source, .. } | Error::BadCompiled { source, .. } => {
+                source.found().map(str::to_owned)
+            }
+            Error::Evaluation(e) => e.found(),
             Error::Set(set::Error::NotAFolder { .. }) => Some("something else".to_owned()),
             Error::Set(set::Error::NotEnoughSpace(space)) => {
                 space.have_bytes.map(|have| format!("{have} bytes"))
             }
+            Error::Set(set::Error::Obstacle(obstacle)) => obstacle.found(),
             _ => None,
         }
     }
@@ -177,14 +287,30 @@ impl Error {
             Error::Usage { help, .. } => Some(help.clone()),
             Error::Checkpoint(e) => e.help(),
             Error::Model(e) => e.help(),
-            Error::Partition(_) => {
+            Error::Partition(_) | Error::Shapes { .. } => {
                 Some("choose another `--chunks`, `--max-chunk-size` or `--profile`".to_owned())
             }
             Error::Package(e) => Some(e.help().to_owned()),
+            Error::Program { .. } => Some(
+                "check the package with the program that made it; if that one opens it, please report this".to_owned(),
+            ),
+            Error::NotSplit { .. } => Some(
+                "give a package of one function `main`, made by Core ML's tools".to_owned(),
+            ),
+            Error::NotCompiled { source, .. } | Error::BadCompiled { source, .. } => Some(source.help().to_owned()),
+            Error::Newer { .. } => Some(
+                "look for a newer chunk-unet, or compile it on a Mac with `--compiler xcrun`".to_owned(),
+            ),
+            Error::Compiler { .. } => Some(
+                "check the package in Xcode, or try `--compiler builtin`".to_owned(),
+            ),
+            Error::NotBundled { help, .. } => Some(help.clone()),
+            Error::Set(set::Error::Memory(e)) => Some(e.help()),
             Error::Set(e) => e.help().map(str::to_owned),
             Error::Verify(_) => {
                 Some("this is a bug in chunk-unet; please report it with the message".to_owned())
             }
+            Error::Evaluation(e) => e.help(),
             Error::Cancelled(_) => None,
         }
     }
@@ -221,8 +347,10 @@ fn place(e: &set::Error) -> Option<&Path> {
         set::Error::Exists { dir, .. } | set::Error::Changed { dir } => Some(dir),
         set::Error::Unfinished { folder, .. } => Some(folder),
         set::Error::NotEnoughSpace(space) => Some(&space.path),
+        set::Error::Obstacle(obstacle) => Some(obstacle.path()),
         set::Error::Layout { .. }
         | set::Error::Owned { .. }
+        | set::Error::Memory(_)
         | set::Error::Preflight(_)
         | set::Error::Content { .. }
         | set::Error::Source(_)

@@ -8,17 +8,20 @@ use diffusion::unet::{self, Attention};
 use diffusion::{CheckpointWeights, Overflow};
 use mil::{Opset, Program, WeightStore};
 use mlpackage::PackageLayout;
-use mlpackage::blob::BlobLayout;
-use partition::{BlobCost, Boundary, Count, Plan};
+use partition::{Boundary, Count, Plan};
 use preflight::{Memory, Space};
 
 use crate::error::Error;
 use crate::limit::Limit;
 use crate::metadata::{Chain, Credits};
 use crate::model::Model;
+use crate::need::{Asked, Need};
+use crate::packages::{
+    Layout, Packages, file_reports, memory_sample, num_operations, package_names,
+};
 use crate::progress::{Cancel, Reporter};
 use crate::report::{self, Report};
-use crate::set::{self, Content, ContentError, File, Written};
+use crate::set::{self, Written};
 
 /// What is made of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,20 +54,6 @@ pub struct JobOptions {
     pub overflow: Overflow,
 }
 
-/// Names of a component's packages. One and two are what Apple's folder loader looks for; it opens no third, so the names
-/// of more say how many there are.
-pub fn package_names(base: &str, count: usize) -> Vec<String> {
-    match count {
-        1 => vec![format!("{base}.mlpackage")],
-        2 => (1..=2)
-            .map(|i| format!("{base}Chunk{i}.mlpackage"))
-            .collect(),
-        n => (1..=n)
-            .map(|i| format!("{base}Chunk{i}of{n}.mlpackage"))
-            .collect(),
-    }
-}
-
 fn base_name<'a>(model: &Model, options: &'a JobOptions) -> &'a str {
     let known = model.config.family().package_name();
     options.name.as_deref().unwrap_or(known)
@@ -77,8 +66,7 @@ pub struct Job<'m> {
     latent: [u64; 2],
     weights: CheckpointWeights<'m>,
     plan: Plan,
-    packages: Vec<String>,
-    layouts: Vec<PackageLayout>,
+    packages: Packages,
     /// Operations of each chunk that are no constants.
     operations: Vec<usize>,
     source_digest: String,
@@ -112,30 +100,30 @@ impl<'m> Job<'m> {
         weights.check_all_taken()?;
         let source_digest = header_digest(model);
         let (plan, chunks) = cut(&program, &weights, &options)?;
-        let base = base_name(model, &options);
-        let packages = package_names(base, chunks.len());
+        let names = package_names(base_name(model, &options), chunks.len());
         let chain = Chain {
             credits: Credits::of(model, &options),
             family: model.config.family(),
             tensors_digest: &tensors_digest(model),
-            packages: &packages,
+            packages: &names,
             plan: &plan,
         };
         let lay_out = |(at, chunk): (usize, &Program)| {
             let verified = mil::verify(chunk)?;
-            Ok::<_, Error>(PackageLayout::new(&verified, &chain.info(at), &weights)?)
+            let layout = PackageLayout::new(&verified, &chain.info(at), &weights)?;
+            Ok::<_, Error>(Layout::Made(Box::new(layout)))
         };
-        let layouts = chunks
-            .iter()
-            .enumerate()
-            .map(lay_out)
-            .collect::<Result<Vec<_>, _>>()?;
+        let layouts = chunks.iter().enumerate().map(lay_out);
+        let layouts = layouts.collect::<Result<Vec<_>, _>>()?;
+        let packages = Packages {
+            component: model.config.family().component().to_owned(),
+            list: names.into_iter().zip(layouts).collect(),
+        };
         Ok(Job {
             operations: chunks.iter().map(num_operations).collect(),
             latent,
             plan,
             packages,
-            layouts,
             weights,
             source_digest,
             plan_seconds: start.elapsed().as_secs_f64(),
@@ -155,7 +143,16 @@ impl<'m> Job<'m> {
     /// # Errors
     /// The folder's record is not ours, or the filesystem does not answer.
     pub fn space(&self, dir: &Path) -> Result<Space, Error> {
-        Ok(set::space(dir, &self.files())?)
+        self.packages.space(dir, &self.weights)
+    }
+
+    /// What the job needs of this machine and its packages of a Mac, and what there is.
+    ///
+    /// # Errors
+    /// Those of [`Job::space`].
+    pub fn need(&self, asked: &Asked<'_>) -> Result<Need, Error> {
+        self.packages
+            .need(&self.weights, &self.report().chunks, asked)
     }
 
     /// Writes the packages into `dir` as one set.
@@ -170,72 +167,28 @@ impl<'m> Job<'m> {
         cancel: &Cancel,
     ) -> Result<Report, Error> {
         let start = Instant::now();
-        let mut done = None;
-        let record = |written: &[Written]| {
+        let done = |written: &[Written]| {
             self.model.checkpoint.check_unchanged()?;
-            let report = self.done(written, start.elapsed().as_secs_f64());
-            let entry = to_map(&report);
-            done = Some(report);
-            Ok(entry)
+            Ok(self.done(written, start.elapsed().as_secs_f64()))
         };
-        let written = set::write(
-            dir,
-            self.component(),
-            self.files(),
-            record,
-            options,
-            reporter,
-            cancel,
-        )?;
-        Ok(done.unwrap_or_else(|| self.done(&written, start.elapsed().as_secs_f64())))
-    }
-
-    fn files(&self) -> Vec<File<'_>> {
-        self.packages
-            .iter()
-            .zip(&self.layouts)
-            .flat_map(|(name, layout)| self.package_files(name, layout))
-            .collect()
-    }
-
-    fn package_files<'a>(&'a self, name: &str, layout: &'a PackageLayout) -> Vec<File<'a>> {
-        let file = |(path, _)| {
-            let content: Box<dyn Content + 'a> = match path {
-                mlpackage::MANIFEST_PATH => Box::new(layout.manifest_bytes().to_vec()),
-                mlpackage::MODEL_PATH => Box::new(layout.model_bytes().to_vec()),
-                _ => Box::new(WeightFile {
-                    layout: layout.weights(),
-                    store: &self.weights,
-                }),
-            };
-            File {
-                path: format!("{name}/{path}"),
-                content,
-            }
-        };
-        layout.files().into_iter().map(file).collect()
+        let (packages, store) = (&self.packages, &self.weights);
+        packages.write(dir, store, done, options, reporter, cancel)
     }
 
     fn done(&self, written: &[Written], write_seconds: f64) -> Report {
-        let file = |w: &Written| report::FileReport {
-            path: w.path.clone(),
-            bytes: w.len_bytes,
-            blake3: w.blake3.clone(),
-            sha256: w.sha256.clone(),
-        };
         let clamped = self.weights.clamped().into_iter();
         Report {
             clamped: clamped
                 .map(|(tensor, values)| report::Clamped { tensor, values })
                 .collect(),
-            files: written.iter().map(file).collect(),
+            files: file_reports(written),
             timings: Some(report::Timings {
                 plan_seconds: self.plan_seconds,
                 write_seconds,
             }),
             memory: vec![
-                sample("planned", &self.planned_memory),
-                sample("written", &Memory::sample()),
+                memory_sample("planned", &self.planned_memory),
+                memory_sample("written", &Memory::sample()),
             ],
             ..self.report()
         }
@@ -243,20 +196,16 @@ impl<'m> Job<'m> {
 
     /// The plan.
     pub fn report(&self) -> Report {
-        let chunks: Vec<_> = (0..self.layouts.len()).map(|at| self.chunk(at)).collect();
+        let chunks: Vec<_> = (0..self.packages.list.len())
+            .map(|at| self.chunk(at))
+            .collect();
         Report {
-            tool: report::Tool {
-                name: "chunk-unet".to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
+            tool: report::Tool::this(),
             component: self.component().to_owned(),
             family: self.model.config.family().to_string(),
             source: self.source(),
             options: self.resolved_options(),
-            limit: report::LimitReport {
-                profile: self.options.limit.name().to_owned(),
-                bytes: self.options.limit.bytes(),
-            },
+            limit: report::LimitReport::of(self.options.limit),
             packages_bytes: chunks.iter().map(|c| c.package_bytes).sum(),
             chunks,
             clamped: Vec::new(),
@@ -267,11 +216,11 @@ impl<'m> Job<'m> {
     }
 
     fn chunk(&self, at: usize) -> report::Chunk {
-        let (plan, layout) = (&self.plan.chunks[at], &self.layouts[at]);
+        let (plan, (name, layout)) = (&self.plan.chunks[at], &self.packages.list[at]);
         let cut = self.plan.cuts.get(at);
-        let weight_bytes = layout.weight_file_len_bytes();
+        let weight_bytes = layout.weight_bytes();
         report::Chunk {
-            path: self.packages[at].clone(),
+            path: name.clone(),
             weight_bytes,
             package_bytes: layout.len_bytes(),
             operations: self.operations[at],
@@ -330,7 +279,7 @@ impl<'m> Job<'m> {
             opset: o.opset.to_string(),
             specification_version: o.opset.specification_version(),
             boundary: match o.boundary {
-                Boundary::Keep => "float16".to_owned(),
+                Boundary::Keep | Boundary::Float16 => "float16".to_owned(),
                 Boundary::Float32 => "float32".to_owned(),
             },
             balance: o.balance,
@@ -371,35 +320,12 @@ fn cut(
             balance: options.balance,
             boundary: options.boundary,
             first_chunk_inputs: first.map(|&name| name.to_owned()).collect(),
-            cost: BlobCost::default(),
+            ..partition::Options::default()
         },
     )?;
-    let largest = plan
-        .chunks
-        .iter()
-        .map(|c| c.weight_bytes)
-        .max()
-        .unwrap_or(0);
-    if let Limit::Explicit(limit) = options.limit
-        && largest > limit
-    {
-        return Err(Error::Usage {
-            message: format!(
-                "{} chunks do not fit a limit of {limit} bytes: the largest needs {largest} bytes",
-                plan.chunks.len(),
-            ),
-            help: "give more `--chunks`, `--chunks auto`, or a larger `--max-chunk-size`"
-                .to_owned(),
-        });
-    }
+    options.limit.check(&plan)?;
     let chunks = partition::cut(&verified, &plan)?;
     Ok((plan, chunks))
-}
-
-fn num_operations(program: &Program) -> usize {
-    let ops = program.functions.values().flat_map(mil::Function::ops);
-    ops.filter(|op| op.kind != mil::ops::Op::Const.into())
-        .count()
 }
 
 fn file_name(part: &checkpoint::Part) -> String {
@@ -425,53 +351,4 @@ fn tensors_digest(model: &Model) -> String {
         }
     }
     hasher.finalize().to_hex().to_string()
-}
-
-fn sample(at: &str, memory: &Memory) -> report::MemorySample {
-    report::MemorySample {
-        at: at.to_owned(),
-        resident_bytes: memory.resident_bytes,
-        peak_bytes: memory.peak_bytes,
-    }
-}
-
-fn to_map(report: &Report) -> serde_json::Map<String, serde_json::Value> {
-    match serde_json::to_value(report) {
-        Ok(serde_json::Value::Object(map)) => map,
-        _ => unreachable!("a report is a map with text keys"),
-    }
-}
-
-/// A package's weight.bin, made from the checkpoint as it is asked for.
-struct WeightFile<'a> {
-    layout: &'a BlobLayout,
-    store: &'a dyn WeightStore,
-}
-
-impl Content for WeightFile<'_> {
-    fn len_bytes(&self) -> u64 {
-        self.layout.len_bytes()
-    }
-
-    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<(), ContentError> {
-        self.layout.read_at(self.store, offset_bytes, buf)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packages_are_named_for_apples_loader() {
-        assert_eq!(package_names("Unet", 1), ["Unet.mlpackage"]);
-        assert_eq!(
-            package_names("Unet", 2),
-            ["UnetChunk1.mlpackage", "UnetChunk2.mlpackage"]
-        );
-        assert_eq!(
-            package_names("UnetRefiner", 3)[2],
-            "UnetRefinerChunk3of3.mlpackage"
-        );
-    }
 }

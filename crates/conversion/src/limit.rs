@@ -1,5 +1,9 @@
 //! How large a chunk's weight file may be, and who says so.
 
+use partition::Plan;
+
+use crate::error::Error;
+
 /// A named limit, each with its evidence (`docs/profiles.md` has the table).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -76,6 +80,26 @@ impl Limit {
         match self {
             Limit::Profile(p) => p.bytes(),
             Limit::Explicit(bytes) => Some(bytes),
+        }
+    }
+
+    /// Refuses a plan over a limit that was given by hand; a profile's is only said.
+    pub(crate) fn check(self, plan: &Plan) -> Result<(), Error> {
+        let largest = plan.chunks.iter().map(|c| c.weight_bytes).max();
+        self.check_bytes(plan.chunks.len(), largest.unwrap_or(0))
+    }
+
+    /// As [`Limit::check`], of so many chunks whose largest has so many bytes.
+    pub(crate) fn check_bytes(self, chunks: usize, largest: u64) -> Result<(), Error> {
+        match self {
+            Limit::Explicit(limit) if largest > limit => Err(Error::Usage {
+                message: format!(
+                    "{chunks} chunks do not fit a limit of {limit} bytes: the largest needs {largest} bytes",
+                ),
+                help: "give more `--chunks`, `--chunks auto`, or a larger `--max-chunk-size`"
+                    .to_owned(),
+            }),
+            _ => Ok(()),
         }
     }
 

@@ -84,24 +84,13 @@ impl Chain<'_> {
     }
 
     fn keys(&self, at: usize) -> BTreeMap<String, String> {
-        let mut keys = BTreeMap::from([
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("component", self.family.component().to_owned()),
-            ("source.tensors.blake3", self.tensors_digest.to_owned()),
-            ("chunk", (at + 1).to_string()),
-            ("chunks", self.count().to_string()),
+        let mut keys = place(self.packages, self.plan, at);
+        keys.extend([
+            key("version", env!("CARGO_PKG_VERSION").to_owned()),
+            key("component", self.family.component().to_owned()),
+            key("source.tensors.blake3", self.tensors_digest.to_owned()),
         ]);
-        if let Some(previous) = at.checked_sub(1) {
-            keys.insert("previous", self.packages[previous].clone());
-            keys.insert("from_previous", names(&self.plan.chunks[previous].outputs));
-        }
-        if let Some(next) = self.packages.get(at + 1) {
-            keys.insert("next", next.clone());
-            keys.insert("to_next", names(&self.plan.chunks[at].outputs));
-        }
-        keys.into_iter()
-            .map(|(k, v)| (format!("{KEY}.{k}"), v))
-            .collect()
+        keys
     }
 
     fn features(&self, at: usize, chunk: &ChunkPlan) -> BTreeMap<String, String> {
@@ -109,16 +98,60 @@ impl Chain<'_> {
             let known = diffusion::unet::feature_description(name).map(str::to_owned);
             (name.to_owned(), known.unwrap_or(crossing))
         };
-        let inputs = chunk
-            .inputs
-            .iter()
-            .map(|f| describe(&f.name, format!("Made by chunk {at} of the chain.")));
-        let outputs = chunk
-            .outputs
-            .iter()
-            .map(|f| describe(&f.name, format!("Taken by chunk {} of the chain.", at + 2)));
+        let inputs = chunk.inputs.iter();
+        let inputs = inputs.map(|f| describe(&f.name, entering(at)));
+        let outputs = chunk.outputs.iter();
+        let outputs = outputs.map(|f| describe(&f.name, leaving(at)));
         inputs.chain(outputs).collect()
     }
+}
+
+/// The keys that say which place the chunk at `at` has in its chain.
+pub(crate) fn place(packages: &[String], plan: &Plan, at: usize) -> BTreeMap<String, String> {
+    let mut keys = BTreeMap::from([
+        key("chunk", (at + 1).to_string()),
+        key("chunks", plan.chunks.len().to_string()),
+    ]);
+    if let Some(previous) = at.checked_sub(1) {
+        let made = names(&plan.chunks[previous].outputs);
+        keys.extend([
+            key("previous", packages[previous].clone()),
+            key("from_previous", made),
+        ]);
+    }
+    if let Some(next) = packages.get(at + 1) {
+        let made = names(&plan.chunks[at].outputs);
+        keys.extend([key("next", next.clone()), key("to_next", made)]);
+    }
+    keys
+}
+
+/// The names that [`place`] gives keys, in one place or another.
+pub(crate) fn is_place(key: &str) -> bool {
+    let name = key.strip_prefix(KEY).and_then(|k| k.strip_prefix('.'));
+    let names = [
+        "chunk",
+        "chunks",
+        "previous",
+        "from_previous",
+        "next",
+        "to_next",
+    ];
+    name.is_some_and(|name| names.contains(&name))
+}
+
+/// What is said of a value that enters the chunk at `at`.
+pub(crate) fn entering(at: usize) -> String {
+    format!("Made by chunk {at} of the chain.")
+}
+
+/// What is said of a value that leaves the chunk at `at`.
+pub(crate) fn leaving(at: usize) -> String {
+    format!("Taken by chunk {} of the chain.", at + 2)
+}
+
+fn key(name: &str, value: String) -> (String, String) {
+    (format!("{KEY}.{name}"), value)
 }
 
 fn names(features: &[partition::Feature]) -> String {

@@ -2,8 +2,11 @@
 //!
 //! `docs/json.md` documents every field.
 
+use mlpackage::FeatureType;
 use partition::Feature as PlannedFeature;
 use serde::Serialize;
+
+use crate::limit::Limit;
 
 /// A conversion, planned or done.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,6 +48,16 @@ pub struct Tool {
     pub name: String,
     /// Its version.
     pub version: String,
+}
+
+impl Tool {
+    /// This one.
+    pub(crate) fn this() -> Tool {
+        Tool {
+            name: "chunk-unet".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
 }
 
 /// A checkpoint.
@@ -112,6 +125,15 @@ pub struct LimitReport {
     pub bytes: Option<u64>,
 }
 
+impl LimitReport {
+    pub(crate) fn of(limit: Limit) -> LimitReport {
+        LimitReport {
+            profile: limit.name().to_owned(),
+            bytes: limit.bytes(),
+        }
+    }
+}
+
 /// A chunk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Chunk {
@@ -157,6 +179,31 @@ impl From<&PlannedFeature> for Feature {
                 .dtype()
                 .map_or_else(|| f.ty.to_string(), |d| d.to_string()),
             bytes: f.len_bytes().unwrap_or(0),
+        }
+    }
+}
+
+/// As a package describes it.
+impl From<&mlpackage::Feature> for Feature {
+    fn from(f: &mlpackage::Feature) -> Self {
+        let (dtype, shape) = match &f.ty {
+            FeatureType::Array { dtype, shape } => (*dtype, &shape[..]),
+            _ => (None, &[][..]),
+        };
+        let shape: Vec<u64> = shape
+            .iter()
+            .map(|&n| u64::try_from(n).unwrap_or(0))
+            .collect();
+        let count = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        let bytes = dtype.zip(count).and_then(|(d, n)| d.len_bytes(n));
+        Feature {
+            name: f.name.clone(),
+            dtype: match (&f.ty, dtype) {
+                (FeatureType::Other(kind), _) => (*kind).to_owned(),
+                (_, dtype) => dtype.map_or_else(|| "none".to_owned(), |d| d.to_string()),
+            },
+            bytes: bytes.filter(|_| !shape.is_empty()).unwrap_or(0),
+            shape,
         }
     }
 }

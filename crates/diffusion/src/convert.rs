@@ -1,6 +1,6 @@
-//! Elements of a checkpoint's types to `fp16`, a slice at a time.
+//! Elements of a checkpoint's types to `fp16` or `fp32`, a slice at a time.
 //!
-//! Rounding is to nearest even, as torch does it. fp8 goes by a table: `F8_E4M3` is the OCP type without infinities
+//! Rounding to `fp16` is to nearest even, as torch does it. fp8 goes by a table: `F8_E4M3` is the OCP type without infinities
 //! (`float8_e4m3fn`), `F8_E5M2` the upper byte of an fp16.
 
 use checkpoint::Dtype;
@@ -63,6 +63,37 @@ pub(crate) fn to_fp16(dtype: Dtype, source: &[u8], out: &mut [u8]) -> Misfits {
         Dtype::Bf16 => by_block(source, out, |block| bf16::from_le_bytes(*block).to_f32()),
         Dtype::F8E4M3 => by_table(source, out, |b| e4m3_to_fp16(b).to_bits()),
         _ => by_table(source, out, |b| u16::from(b) << 8),
+    }
+}
+
+/// As [`to_fp16`] to little-endian fp32, which is exact.
+pub(crate) fn to_fp32(dtype: Dtype, source: &[u8], out: &mut [u8]) -> Misfits {
+    match dtype {
+        Dtype::F16 => widen(source, out, |e| f16::from_le_bytes(*e).to_f32()),
+        Dtype::F32 => widen(source, out, |e| f32::from_le_bytes(*e)),
+        Dtype::Bf16 => widen(source, out, |e| bf16::from_le_bytes(*e).to_f32()),
+        Dtype::F8E4M3 => widen(source, out, |&[b]| e4m3_to_fp16(b).to_f32()),
+        _ => widen(source, out, |&[b]| {
+            f16::from_bits(u16::from(b) << 8).to_f32()
+        }),
+    }
+}
+
+fn widen<const N: usize>(
+    source: &[u8],
+    out: &mut [u8],
+    to_f32: impl Fn(&[u8; N]) -> f32,
+) -> Misfits {
+    let mut not_finite = 0;
+    let elements = source.as_chunks::<N>().0;
+    for (out, e) in out.as_chunks_mut::<4>().0.iter_mut().zip(elements) {
+        let x = to_f32(e);
+        not_finite += u64::from(!x.is_finite());
+        *out = x.to_le_bytes();
+    }
+    Misfits {
+        not_finite,
+        too_large: 0,
     }
 }
 
@@ -226,6 +257,42 @@ mod tests {
             convert(Dtype::F8E5M2, &[0x3c, 0x7b, 0x01]).0,
             [1.0, 57344.0, 1.525_878_9e-5]
         );
+    }
+
+    #[test]
+    fn fp32_holds_every_type_exactly() {
+        for (dtype, source, expected) in [
+            (
+                Dtype::F32,
+                [1e-30f32, -1e30].map(f32::to_le_bytes).concat(),
+                [1e-30, -1e30],
+            ),
+            (
+                Dtype::F16,
+                vec![0x01, 0x00, 0xff, 0xfb],
+                [5.960_464_5e-8, -65504.0],
+            ),
+            (
+                Dtype::Bf16,
+                vec![0x80, 0x3f, 0x00, 0xff],
+                [1.0, -1.701_411_8e38],
+            ),
+            (Dtype::F8E4M3, vec![0x01, 0xfe], [0.001_953_125, -448.0]),
+            (Dtype::F8E5M2, vec![0x7b, 0x81], [57344.0, -1.525_878_9e-5]),
+        ] {
+            let mut out = vec![0; 8];
+            let misfits = to_fp32(dtype, &source, &mut out);
+            assert!(!misfits.any(), "{dtype}");
+            let got: Vec<f32> = out
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|c| f32::from_le_bytes(*c))
+                .collect();
+            assert_eq!(got, expected, "{dtype}");
+        }
+        let nan = to_fp32(Dtype::Bf16, &[0xc0, 0x7f], &mut [0; 4]);
+        assert_eq!(nan.not_finite, 1);
     }
 
     #[test]

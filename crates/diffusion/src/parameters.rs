@@ -1,6 +1,6 @@
 //! Where a builder takes its weights from.
 
-use mil::WeightId;
+use mil::{DataType, WeightId};
 
 use crate::error::Error;
 
@@ -15,6 +15,12 @@ pub struct Parameter {
 
 /// Gives a builder its weights, by diffusers' names.
 pub trait Parameters {
+    /// The element type of the weights, and so of what the builder's program computes: `fp16`, or `fp32` for a program that others
+    /// are compared with.
+    fn dtype(&self) -> DataType {
+        DataType::Fp16
+    }
+
     /// The weight called `name`, which has the shape `shape`.
     ///
     /// # Errors

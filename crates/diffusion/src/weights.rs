@@ -27,13 +27,14 @@ pub enum Overflow {
 /// Bytes that are read and converted at once.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// The weights of one UNet in a checkpoint, stored as `fp16`.
+/// The weights of one UNet in a checkpoint, given as `fp16` or as `fp32`.
 #[derive(Debug)]
 pub struct CheckpointWeights<'c> {
     checkpoint: &'c Checkpoint,
     names: &'c Names,
     config: &'c UnetConfig,
     overflow: Overflow,
+    dtype: DataType,
     entries: Vec<Entry<'c>>,
     taken: BTreeSet<String>,
 }
@@ -52,7 +53,7 @@ enum Source<'c> {
 }
 
 impl<'c> CheckpointWeights<'c> {
-    /// The weights that `names` finds in `checkpoint`, for a model of this configuration.
+    /// The weights that `names` finds in `checkpoint`, for a model of this configuration, in `fp16`.
     pub fn new(
         checkpoint: &'c Checkpoint,
         names: &'c Names,
@@ -64,9 +65,23 @@ impl<'c> CheckpointWeights<'c> {
             names,
             config,
             overflow,
+            dtype: DataType::Fp16,
             entries: Vec::new(),
             taken: BTreeSet::new(),
         }
+    }
+
+    /// The same weights under the same numbers in `fp32`, which holds every element type of a checkpoint exactly.
+    pub fn fp32(checkpoint: &'c Checkpoint, names: &'c Names, config: &'c UnetConfig) -> Self {
+        CheckpointWeights {
+            dtype: DataType::Fp32,
+            ..Self::new(checkpoint, names, config, Overflow::Refuse)
+        }
+    }
+
+    /// Bytes of an element as it is given.
+    fn width_bytes(&self) -> u64 {
+        self.dtype.bits() / 8
     }
 
     /// Checks that no tensor of the UNet was left over.
@@ -208,14 +223,15 @@ impl<'c> CheckpointWeights<'c> {
         offset: u64,
         out: &mut [u8],
     ) -> Result<(), Error> {
-        let skipped = (offset % 2) as usize;
-        let mut whole = vec![0; (skipped + out.len()).next_multiple_of(2)];
-        self.read_tensor(entry, tensor, offset - offset % 2, &mut whole)?;
+        let width = self.width_bytes();
+        let skipped = (offset % width) as usize;
+        let mut whole = vec![0; (skipped + out.len()).next_multiple_of(width as usize)];
+        self.read_tensor(entry, tensor, offset - offset % width, &mut whole)?;
         out.copy_from_slice(&whole[skipped..][..out.len()]);
         Ok(())
     }
 
-    /// Reads and converts the fp16 bytes from `offset` on; both ends are even.
+    /// Reads and converts the bytes from `offset` on; both ends are those of elements.
     fn convert(
         &self,
         tensor: &Tensor,
@@ -223,7 +239,7 @@ impl<'c> CheckpointWeights<'c> {
         out: &mut [u8],
         misfits: &mut Misfits,
     ) -> Result<(), Error> {
-        if tensor.dtype == Dtype::F16 {
+        if (tensor.dtype, self.dtype) == (Dtype::F16, DataType::Fp16) {
             self.checkpoint.read_at(tensor, offset, out)?;
             *misfits = misfits.plus(convert::check_fp16(out));
             return Ok(());
@@ -232,13 +248,18 @@ impl<'c> CheckpointWeights<'c> {
             static SOURCE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         let width = tensor.dtype.size_bits() / 8;
+        let given = self.width_bytes();
+        let convert = match self.dtype {
+            DataType::Fp32 => convert::to_fp32,
+            _ => convert::to_fp16,
+        };
         SOURCE.with_borrow_mut(|source| {
-            let mut at = offset / 2 * width;
+            let mut at = offset / given * width;
             for piece in out.chunks_mut(PIECE_BYTES) {
-                source.resize(piece.len() / 2 * width as usize, 0);
+                source.resize(piece.len() / given as usize * width as usize, 0);
                 self.checkpoint.read_at(tensor, at, source)?;
                 at += source.len() as u64;
-                *misfits = misfits.plus(convert::to_fp16(tensor.dtype, source, piece));
+                *misfits = misfits.plus(convert(tensor.dtype, source, piece));
             }
             Ok(())
         })
@@ -248,7 +269,7 @@ impl<'c> CheckpointWeights<'c> {
     fn misfit(&self, tensor: &Tensor) -> Result<Error, Error> {
         let mut misfits = Misfits::default();
         let mut piece = vec![0; PIECE_BYTES];
-        let total = tensor.num_elements() * 2;
+        let total = tensor.num_elements() * self.width_bytes();
         let mut at = 0;
         while at < total {
             let len = (total - at).min(PIECE_BYTES as u64);
@@ -280,6 +301,10 @@ fn shown(name: &str) -> String {
 }
 
 impl Parameters for CheckpointWeights<'_> {
+    fn dtype(&self) -> DataType {
+        self.dtype
+    }
+
     fn take(&mut self, name: &str, shape: &[u64]) -> Result<WeightId, Error> {
         self.require(name, &[shape])
     }
@@ -302,7 +327,7 @@ impl Parameters for CheckpointWeights<'_> {
 impl WeightStore for CheckpointWeights<'_> {
     fn len_bytes(&self, weight: WeightId) -> u64 {
         match &self.entry(weight).source {
-            Source::Tensor(t) => t.num_elements() * DataType::Fp16.bits() / 8,
+            Source::Tensor(t) => t.num_elements() * self.width_bytes(),
             Source::Table(bytes) => bytes.len() as u64,
         }
     }
@@ -314,13 +339,15 @@ impl WeightStore for CheckpointWeights<'_> {
         out: &mut [u8],
     ) -> Result<(), WeightError> {
         let entry = self.entry(weight);
+        let width = self.width_bytes();
         let end = offset_bytes.checked_add(out.len() as u64);
         if end.is_none_or(|end| end > self.len_bytes(weight)) {
             return Err("a range outside the weight".into());
         }
         match &entry.source {
             Source::Tensor(tensor)
-                if offset_bytes.is_multiple_of(2) && out.len().is_multiple_of(2) =>
+                if offset_bytes.is_multiple_of(width)
+                    && (out.len() as u64).is_multiple_of(width) =>
             {
                 self.read_tensor(entry, tensor, offset_bytes, out)?;
             }

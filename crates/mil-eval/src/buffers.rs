@@ -53,7 +53,9 @@ impl<T: Copy + Default> Waiting<T> {
     /// The smallest buffer that is long enough and not far too long, else a new one.
     fn take(&mut self, len: usize) -> Vec<T> {
         let fits = |b: &Vec<T>| b.capacity() >= len && b.capacity() / 2 <= len;
+        // Of equal ones the last given, which is nearest.
         let best = (0..self.buffers.len())
+            .rev()
             .filter(|&i| fits(&self.buffers[i]))
             .min_by_key(|&i| self.buffers[i].capacity());
         let Some(best) = best else {

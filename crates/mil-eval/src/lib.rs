@@ -43,7 +43,7 @@ mod tensor;
 mod value;
 mod weights;
 
-pub use chain::chain;
+pub use chain::{Link, chain};
 pub use error::Error;
 pub use observer::{Elements, NonFinite, Observer, Output, Statistics, Step, Tally};
 pub use prepared::{Options, Prepared, RunOptions};

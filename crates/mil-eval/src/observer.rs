@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use mil::DataType;
+use rayon::prelude::*;
 
+use crate::layout::BLOCK;
 use crate::math::vectorized;
 use crate::value::{Data, Value};
 
@@ -41,6 +43,8 @@ pub struct Output<'a> {
     pub shape: &'a [usize],
     /// Elements in row-major order.
     pub elements: Elements<'a>,
+    /// How many of them are infinite or no numbers.
+    pub non_finite: u64,
 }
 
 /// Elements of a value.
@@ -129,31 +133,30 @@ impl Observer for Statistics {
         tally.elapsed += step.elapsed;
         tally.reading += step.reading;
         if state.non_finite.is_none() {
-            state.non_finite = step.outputs.iter().find_map(|o| non_finite(step, o));
+            let bad = step.outputs.iter().find(|o| o.non_finite > 0);
+            state.non_finite = bad.map(|output| NonFinite {
+                function: step.function.to_owned(),
+                kind: step.kind.to_owned(),
+                name: output.name.to_owned(),
+                count: output.non_finite,
+            });
         }
     }
 }
 
-fn non_finite(step: &Step<'_>, output: &Output<'_>) -> Option<NonFinite> {
-    let Elements::F32(values) = output.elements else {
-        return None;
+/// How many elements are infinite or no numbers.
+pub(crate) fn count_non_finite(value: &Value) -> u64 {
+    let Data::F32(elements) = &*value.data else {
+        return 0;
     };
-    let bad = vectorized(
-        #[inline(always)]
-        || {
-            values
-                .iter()
-                .map(|x| u64::from(!x.is_finite()))
-                .sum::<u64>()
-        },
-    );
-    if bad == 0 {
-        return None;
-    }
-    Some(NonFinite {
-        function: step.function.to_owned(),
-        kind: step.kind.to_owned(),
-        name: output.name.to_owned(),
-        count: bad,
-    })
+    let count = |elements: &[f32]| {
+        vectorized(
+            #[inline(always)]
+            || {
+                let bad = elements.iter().map(|x| u32::from(!x.is_finite()));
+                u64::from(bad.sum::<u32>())
+            },
+        )
+    };
+    elements.par_chunks(BLOCK).map(count).sum()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mil::{DataType, Opset};
 
 use crate::buffers::Buffers;
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, Matrix, Product};
 use crate::layout;
 use crate::value::{Data, Value};
 
@@ -14,6 +14,18 @@ use crate::value::{Data, Value};
 pub(crate) struct Machine<'a> {
     pub(crate) kernels: &'a dyn Kernels,
     pub(crate) buffers: &'a Buffers,
+}
+
+impl Machine<'_> {
+    /// [`Kernels::multiply`].
+    pub(crate) fn multiply(
+        self,
+        rows: &Matrix<'_>,
+        products: Vec<Product<'_>>,
+        bias: Option<&[f32]>,
+    ) {
+        self.kernels.multiply(self.buffers, rows, products, bias);
+    }
 }
 
 /// Operands of one operation by parameter.

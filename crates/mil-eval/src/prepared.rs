@@ -16,7 +16,7 @@ use crate::buffers::Buffers;
 use crate::constexpr::{self, Part, Parts};
 use crate::error::Error;
 use crate::kernels::{Kernels, Portable};
-use crate::observer::{Elements, Observer, Output, Step as Observed};
+use crate::observer::{Elements, Observer, Output, Step as Observed, count_non_finite};
 use crate::operands::{Machine, Operands};
 use crate::ops;
 use crate::plan::{Plan, Step, is_on_demand};
@@ -144,6 +144,33 @@ impl<'a> Prepared<'a> {
         self.plan.outputs.iter().map(|&v| self.value_name(v))
     }
 
+    /// How many operations a run computes, and an observer sees.
+    pub fn num_operations(&self) -> usize {
+        self.plan.steps.len()
+    }
+
+    /// Checks a tensor that will be given for an input; for a name that is no input's there is nothing to check.
+    ///
+    /// # Errors
+    /// [`Error::InputType`].
+    pub fn check_input(&self, name: &str, tensor: &Tensor) -> Result<(), Error> {
+        let mut inputs = self.f.inputs.iter();
+        let input = inputs.find(|&&v| self.value_name(v) == name);
+        input.map_or(Ok(()), |&v| self.check_type(v, tensor))
+    }
+
+    fn check_type(&self, v: ValueId, tensor: &Tensor) -> Result<(), Error> {
+        if self.tensor_type(v).is_some_and(|t| fits(t, tensor)) {
+            return Ok(());
+        }
+        Err(Error::InputType {
+            function: self.name.clone(),
+            name: self.value_name(v).to_owned(),
+            expected: self.f.value(v).ty.to_string(),
+            found: type_text(tensor),
+        })
+    }
+
     fn check_types(&self) -> Result<(), Error> {
         for &v in self.f.inputs.iter().chain(&self.plan.outputs) {
             let ty = self.f.value(v).ty.as_tensor();
@@ -192,9 +219,14 @@ impl<'a> Prepared<'a> {
                 return Err(Error::Cancelled);
             }
             // Only the computation moves to the threads: observers need not be shared between threads.
-            let done = pool.install(|| run.step(step))?;
+            let is_observed = options.observer.is_some();
+            let (done, non_finite) = pool.install(|| {
+                let done = run.step(step)?;
+                let counts = is_observed.then(|| run.count_non_finite(step));
+                Ok::<_, Error>((done, counts.unwrap_or_default()))
+            })?;
             if let Some(observer) = options.observer {
-                observer.computed(&run.observed(step, &done));
+                observer.computed(&run.observed(step, &done, &non_finite));
             }
             run.free(step);
         }
@@ -329,15 +361,7 @@ impl<'r> Run<'r> {
                 name: name.to_owned(),
                 found: inputs.keys().cloned().collect(),
             })?;
-            let declared = p.tensor_type(v);
-            if !declared.is_some_and(|t| fits(t, tensor)) {
-                return Err(Error::InputType {
-                    function: p.name.clone(),
-                    name: name.to_owned(),
-                    expected: p.f.value(v).ty.to_string(),
-                    found: type_text(tensor),
-                });
-            }
+            p.check_type(v, tensor)?;
             let value = self.rounded(v, Value::from_tensor(tensor));
             self.values[v.index()] = Some(value);
         }
@@ -447,21 +471,30 @@ impl<'r> Run<'r> {
         }
     }
 
-    fn observed<'s>(&'s self, step: &'s Step, done: &Done) -> Observed<'s> {
+    /// For each output of a step, how many elements are not finite.
+    fn count_non_finite(&self, step: &Step) -> Vec<u64> {
+        let outputs = self.prepared.f.op(step.op).outputs.iter();
+        let values = outputs.map(|v| self.values[v.index()].as_ref());
+        values.map(|v| v.map_or(0, count_non_finite)).collect()
+    }
+
+    fn observed<'s>(&'s self, step: &'s Step, done: &Done, non_finite: &[u64]) -> Observed<'s> {
         let p = self.prepared;
-        let output = |&v: &ValueId| {
+        let output = |(&v, &non_finite): (&ValueId, &u64)| {
             let value = self.values[v.index()].as_ref()?;
             Some(Output {
                 name: p.value_name(v),
                 dtype: p.tensor_type(v)?.dtype,
                 shape: &value.shape,
                 elements: Elements::of(value),
+                non_finite,
             })
         };
+        let outputs = p.f.op(step.op).outputs.iter();
         Observed {
             function: &p.name,
             kind: step.kind.name(),
-            outputs: p.f.op(step.op).outputs.iter().filter_map(output).collect(),
+            outputs: outputs.zip(non_finite).filter_map(output).collect(),
             elapsed: done.elapsed,
             reading: done.reading,
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use mil::ops::Op;
-use mil::text::{Location, MAX_DEPTH, parse, print, print_operation};
+use mil::text::{Location, MAX_DEPTH, parse, print, print_compiled, print_operation};
 use mil::{
     Block, BlockId, Constant, Data, DataType, Dim, Elements, Function, Operand, Operation, Program,
     TensorType, ValueId, ValueType, WeightId, verify,
@@ -546,4 +546,74 @@ fn one_operation_prints_alone() {
         print_operation(f, add, &Location::unplaced),
         "tensor<fp16, [1, 4]> y0 = add(x = x, y = w0);"
     );
+}
+
+#[test]
+fn compiled_models_have_the_notation_of_their_version() {
+    let text = r#"program(1.3)
+{
+    func main<ios17>(tensor<fp16, [4]> x, bool p) {
+            fp16 half = const()[name = string("half"), val = fp16(0x1p-1)];
+            tensor<fp16, [4]> w = const()[val = tensor<fp16, [4]>(BLOBFILE(path = string("@weights"), offset = uint64(0)))];
+            tensor<fp16, [4]> y = cond(pred = p)
+                () {
+                    tensor<fp16, [4]> a = mul(x = x, y = half);
+                } -> (a)
+                () {
+                } -> (w);
+        } -> (y);
+}
+"#;
+    let program = parse(text).unwrap().program;
+    let compiled = |version| print_compiled(&program, version, &Location::unplaced).unwrap();
+    assert_eq!(compiled(9), text);
+    assert_eq!(compiled(10), text);
+    let older = text
+        .replace("program(1.3)", "program(1.0)")
+        .replace("bool p", "tensor<bool, []> p")
+        .replace("fp16 half", "tensor<fp16, []> half")
+        .replace("fp16(", "tensor<fp16, []>(")
+        .replace("string(", "tensor<string, []>(")
+        .replace("uint64(", "tensor<uint64, []>(");
+    for version in [6, 7, 8] {
+        assert_eq!(compiled(version), older);
+    }
+    assert_eq!(parse(&older).unwrap().program, program);
+}
+
+#[test]
+fn our_own_forms_are_no_text_of_a_compiled_model() {
+    let body = |op: &str| {
+        format!("program(1.3) {{ func main<ios17>(tensor<fp16, [2]> x) {{ {op} }} -> (x); }}")
+    };
+    let cases = [
+        "fp16 a = const()[val = fp16(nan(0x7e00))];",
+        "fp16 `a b` = const()[val = fp16(0x1p+0)];",
+        "fp16 a = const()[val = fp16(0x1p+0) doc \"one\"];",
+        "fp16 a = const()[val = fp16()];",
+        "fp16 a = const()[val = fp16(floats [0x1p-1])];",
+        "fp16 a = const()[val = fp16(list [])];",
+        "fp16 a = `b c`(x = x);",
+        "string a = const()[val = string(\"\\\"\")];",
+        "tensor<fp16, [2], [b = bool(true)]> a = relu(x = x);",
+        "tensor<fp16, [...]> a = relu(x = x);",
+        "fp16 a = cond(pred = x) () { } -> (x)[note = bool(true)];",
+    ];
+    for op in cases {
+        let program = parse(&body(op)).unwrap().program;
+        let printed = print_compiled(&program, 9, &Location::unplaced);
+        assert!(printed.is_err(), "{op}: {printed:?}");
+    }
+    for whole in [
+        "program(1.3) { func main<`new`>() { } -> (); }",
+        "program(1.3) doc \"d\" { }",
+        "program(1.3) { func main<ios17>() { } -> () specialization<ios16> { } -> (); }",
+        "program(1.3) { func main<ios17>() block(fp16 i) { } -> (); }",
+    ] {
+        let program = parse(whole).unwrap().program;
+        assert!(
+            print_compiled(&program, 9, &Location::unplaced).is_err(),
+            "{whole}"
+        );
+    }
 }

@@ -124,6 +124,19 @@ pub enum Error {
         problem: Box<ProgramError>,
     },
 
+    /// What is wrong with one stage of a pipeline.
+    #[error("stage {number} of the pipeline: {source}")]
+    Stage {
+        /// Its place, from 1.
+        number: usize,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+
+    /// Models that do not go together as the stages of a pipeline.
+    #[error("the models form no pipeline: {0}")]
+    Assembly(Problem),
+
     /// A program that cannot be written as a package.
     #[error("the program cannot be written as a package: {0}")]
     Unwritable(Box<ProgramError>),
@@ -161,6 +174,8 @@ impl Error {
         match self {
             Error::Invalid { problem, .. } => Some(problem),
             Error::Program { problem, .. } | Error::Unwritable(problem) => Some(&problem.problem),
+            Error::Stage { source, .. } => source.problem(),
+            Error::Assembly(problem) => Some(problem),
             Error::Missing { .. } | Error::Io { .. } | Error::Kind { .. } => None,
         }
     }
@@ -173,7 +188,8 @@ impl Error {
             | Error::Invalid { path, .. }
             | Error::Kind { path, .. }
             | Error::Program { path, .. } => Some(path),
-            Error::Unwritable(_) => None,
+            Error::Stage { source, .. } => source.file(),
+            Error::Assembly(_) | Error::Unwritable(_) => None,
         }
     }
 
@@ -181,6 +197,7 @@ impl Error {
     pub fn expected(&self) -> Option<&str> {
         match self {
             Error::Kind { .. } => Some("mlProgram"),
+            Error::Stage { source, .. } => source.expected(),
             _ => Some(self.problem()?.expected.as_str()).filter(|s| !s.is_empty()),
         }
     }
@@ -189,6 +206,7 @@ impl Error {
     pub fn found(&self) -> Option<&str> {
         match self {
             Error::Kind { kind, .. } => Some(kind),
+            Error::Stage { source, .. } => source.found(),
             _ => Some(self.problem()?.found.as_str()).filter(|s| !s.is_empty()),
         }
     }
@@ -211,6 +229,15 @@ impl Error {
             Error::Program { .. } => {
                 "check the package with the program that made it; if that one opens it, please report this"
             }
+            Error::Stage { source, .. } => match **source {
+                Error::Kind { .. } => {
+                    "give a pipeline whose stages are all ML Programs, none of them a pipeline"
+                }
+                _ => source.help(),
+            },
+            Error::Assembly(_) => {
+                "give all chunks of one model, in the order of the chain, as one command made them"
+            }
             Error::Unwritable(_) => "this is a bug in what made the program; please report it",
         }
     }
@@ -221,7 +248,9 @@ impl Error {
             Error::Missing { .. }
             | Error::Invalid { .. }
             | Error::Kind { .. }
+            | Error::Assembly(_)
             | Error::Program { .. } => true,
+            Error::Stage { source, .. } => source.is_bad_input(),
             Error::Io { .. } | Error::Unwritable(_) => false,
         }
     }

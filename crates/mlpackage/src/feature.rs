@@ -85,7 +85,8 @@ impl Feature {
         })
     }
 
-    pub(crate) fn to_proto(&self) -> proto::FeatureDescription {
+    /// As a message; a type that is no array is left out.
+    pub fn to_proto(&self) -> proto::FeatureDescription {
         let ty = match &self.ty {
             FeatureType::Array { dtype, shape } => Some(feature_type::Type::MultiArrayType(
                 proto::ArrayFeatureType {

@@ -10,7 +10,7 @@ use crate::error::{Error, Problem, ProgramError};
 use crate::feature::Feature;
 use crate::info::ModelInfo;
 use crate::manifest::{MANIFEST_PATH, manifest_bytes};
-use crate::package::MAX_MODEL_BYTES;
+use crate::package::{self, MAX_MODEL_BYTES};
 use crate::program::{self, BlobPlace};
 use crate::proto;
 use crate::shown;
@@ -35,7 +35,7 @@ pub struct PackageLayout {
 }
 
 impl PackageLayout {
-    /// Lays out a program whose only function is `main`. Weights are stored in the order of their first use
+    /// Lays out a program of ours, whose only function is `main`. Weights are stored in the order of their first use
     /// ([`program::encode`]), each once. The same program and information give the same bytes.
     ///
     /// # Errors
@@ -51,8 +51,7 @@ impl PackageLayout {
         let outputs = body.map_or(&[][..], |b| &b.outputs);
         let inputs = features(function, &function.inputs, opset, info)?;
         let outputs = features(function, outputs, opset, info)?;
-        let (ml_program, weights) = place_weights(program.program(), store)?;
-        let model = proto::Model {
+        let frame = proto::Model {
             specification_version: opset.specification_version(),
             description: Some(proto::ModelDescription {
                 input: inputs.iter().map(Feature::to_proto).collect(),
@@ -60,14 +59,33 @@ impl PackageLayout {
                 metadata: Some(info.metadata()),
                 ..Default::default()
             }),
-            is_updatable: false,
+            ..Default::default()
+        };
+        Self::framed(program, frame, store)
+    }
+
+    /// Lays out a program with everything else of its model file as `frame` says, whatever `frame` holds for a program. That
+    /// the description is one of the program is up to the caller.
+    ///
+    /// # Errors
+    /// A weight cannot be stored or is of another length in the store, or the model file would be longer than protobuf allows.
+    pub fn framed(
+        program: &Verified<'_>,
+        frame: proto::Model,
+        store: &dyn WeightStore,
+    ) -> Result<Self, Error> {
+        let (ml_program, weights) = place_weights(program.program(), store)?;
+        let model = proto::Model {
             r#type: Some(proto::model::Type::MlProgram(ml_program)),
+            ..frame
         };
         let len_bytes = model.encoded_len() as u64;
         if len_bytes > MAX_MODEL_BYTES {
             let problem = Problem::new("model file in bytes", MAX_MODEL_BYTES, len_bytes);
             return Err(Error::unwritable(problem));
         }
+        let inputs = package::features(&model, |d| &d.input, |f| &f.input);
+        let outputs = package::features(&model, |d| &d.output, |f| &f.output);
         Ok(PackageLayout {
             inputs,
             outputs,

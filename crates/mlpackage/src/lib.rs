@@ -27,15 +27,19 @@
 //! assert_eq!(layout.files().len(), 2);
 //! ```
 
+pub mod assembly;
 pub mod blob;
+mod copy;
 mod error;
 mod feature;
 mod file;
 mod info;
 mod layout;
+mod links;
 mod lossless;
 mod manifest;
 mod package;
+mod pipeline;
 pub mod program;
 pub mod proto;
 mod shown;
@@ -45,10 +49,14 @@ mod testing;
 mod tests;
 mod weights;
 
+pub use copy::{CopiedBlobs, PackageCopy};
 pub use error::{Error, Problem, ProgramError};
 pub use feature::{Feature, FeatureType};
 pub use info::ModelInfo;
 pub use layout::{MODEL_PATH, PackageLayout, WEIGHTS_FILE_NAME, WEIGHTS_PATH};
+pub use links::check_links;
+pub use lossless::carries_program;
 pub use manifest::{MANIFEST_PATH, MAX_MANIFEST_BYTES};
 pub use package::{MAX_MODEL_BYTES, Package};
+pub use pipeline::Stage;
 pub use weights::PackageWeights;

@@ -6,6 +6,9 @@
 use prost::Message;
 use prost::length_delimiter_len;
 
+use crate::error::Error;
+use crate::package::Package;
+use crate::program;
 use crate::proto::model::Type;
 use crate::proto::{Metadata, Model, ModelDescription, Pipeline};
 
@@ -17,6 +20,20 @@ pub(crate) fn is_lossless(model: &Model, len_bytes: u64) -> bool {
     [encoded, encoded.saturating_add(extra_in_model(model))]
         .map(|len| len as u64)
         .contains(&len_bytes)
+}
+
+/// Whether a package's program comes out of decoding and encoding as it went in.
+///
+/// # Errors
+/// The package holds no program, or one that cannot be read.
+pub fn carries_program(package: &Package) -> Result<bool, Error> {
+    let (program, table) = (package.program()?, package.weight_table()?);
+    let Some(Type::MlProgram(stored)) = &package.model().r#type else {
+        return Ok(false);
+    };
+    let encoded = program::encode(program, &mut |weight, _| table.place(weight));
+    // As bytes, since a number that is none does not equal itself.
+    Ok(encoded.is_ok_and(|e| e.encode_to_vec() == stored.encode_to_vec()))
 }
 
 /// Bytes that a message of `len` bytes with its length prefix grows by if its contents grow by `extra`.

@@ -1,7 +1,6 @@
 //! A package on disk that others may have made.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use mil::{Program, WeightStore};
 use prost::Message;
@@ -10,7 +9,8 @@ use crate::error::{Error, Problem};
 use crate::feature::Feature;
 use crate::info::ModelInfo;
 use crate::lossless::is_lossless;
-use crate::program::{self, WeightTable};
+use crate::pipeline::{self, Decoded, Stage};
+use crate::program::WeightTable;
 use crate::proto::{self, model::Type};
 use crate::weights::PackageWeights;
 use crate::{file, manifest, shown};
@@ -27,8 +27,9 @@ pub struct Package {
     model_path: PathBuf,
     model: proto::Model,
     lossless: bool,
-    program: OnceLock<(Program, WeightTable)>,
-    weights: OnceLock<PackageWeights>,
+    decoded: Decoded,
+    /// Of a pipeline's stages, as many as it has.
+    stages: Vec<Decoded>,
 }
 
 impl Package {
@@ -51,13 +52,15 @@ impl Package {
             Error::invalid(&model_path, problem)
         })?;
         let lossless = is_lossless(&model, bytes.len() as u64);
+        let stages = pipeline::of(&model).map_or(&[][..], |p| &p.models);
+        let stages = stages.iter().map(|_| Decoded::default()).collect();
         Ok(Package {
             path,
             model_path,
             model,
             lossless,
-            program: OnceLock::new(),
-            weights: OnceLock::new(),
+            decoded: Decoded::default(),
+            stages,
         })
     }
 
@@ -76,6 +79,11 @@ impl Package {
         &self.model
     }
 
+    /// The model alone, without what was made of it.
+    pub fn into_model(self) -> proto::Model {
+        self.model
+    }
+
     /// Whether [`Package::model`] holds everything that the file holds; if not, a newer format has fields that are not known
     /// here, and a package made from this one would lack them.
     pub fn is_lossless(&self) -> bool {
@@ -84,15 +92,38 @@ impl Package {
 
     /// The kind of model, by its name in `Model.proto`; `none` if the file says none that is known.
     pub fn kind(&self) -> &'static str {
-        self.model.r#type.as_ref().map_or("none", kind)
+        kind(&self.model)
     }
 
-    /// The program.
+    /// The programs that a prediction runs in order: the package's own, or those of its pipeline's stages.
+    ///
+    /// # Errors
+    /// It is a pipeline without stages. What a stage holds is looked at when it is asked for.
+    pub fn stages(&self) -> Result<Vec<Stage<'_>>, Error> {
+        let Some(pipeline) = pipeline::of(&self.model) else {
+            return Ok(vec![self.own()]);
+        };
+        if pipeline.models.is_empty() {
+            let problem = Problem::new("stages of the pipeline", "at least one", "none");
+            return Err(Error::invalid(&self.model_path, problem));
+        }
+        let stage = |(at, (model, decoded))| Stage {
+            number: Some(at + 1),
+            name: pipeline.names.get(at).map_or("", String::as_str),
+            model,
+            model_path: &self.model_path,
+            decoded,
+        };
+        let models = pipeline.models.iter().zip(&self.stages);
+        Ok(models.enumerate().map(stage).collect())
+    }
+
+    /// The program, of a package that is no pipeline.
     ///
     /// # Errors
     /// The model is of another kind, or its program cannot be carried without loss.
     pub fn program(&self) -> Result<&Program, Error> {
-        self.decoded().map(|(program, _)| program)
+        self.own().program()
     }
 
     /// Where the program's weights are said to be stored.
@@ -100,7 +131,7 @@ impl Package {
     /// # Errors
     /// As for [`Package::program`].
     pub fn weight_table(&self) -> Result<&WeightTable, Error> {
-        self.decoded().map(|(_, table)| table)
+        self.own().weight_table()
     }
 
     /// The program's weights.
@@ -108,11 +139,7 @@ impl Package {
     /// # Errors
     /// As for [`Package::program`], or a blob file is missing or does not hold what the program says.
     pub fn weights(&self) -> Result<&PackageWeights, Error> {
-        if let Some(weights) = self.weights.get() {
-            return Ok(weights);
-        }
-        let weights = PackageWeights::open(&self.model_path, self.weight_table()?)?;
-        Ok(self.weights.get_or_init(|| weights))
+        self.own().weights()
     }
 
     /// The program's weights, as programs ask for them.
@@ -120,22 +147,22 @@ impl Package {
     /// # Errors
     /// As for [`Package::weights`].
     pub fn weight_store(&self) -> Result<&dyn WeightStore, Error> {
-        Ok(self.weights()?)
+        self.own().weight_store()
     }
 
     /// The model's inputs.
     pub fn inputs(&self) -> Vec<Feature> {
-        self.features(|d| &d.input, |f| &f.input)
+        features(&self.model, |d| &d.input, |f| &f.input)
     }
 
     /// The model's outputs.
     pub fn outputs(&self) -> Vec<Feature> {
-        self.features(|d| &d.output, |f| &f.output)
+        features(&self.model, |d| &d.output, |f| &f.output)
     }
 
     /// The model's states.
     pub fn states(&self) -> Vec<Feature> {
-        self.features(|d| &d.state, |f| &f.state)
+        features(&self.model, |d| &d.state, |f| &f.state)
     }
 
     /// What the package says about the model to people.
@@ -144,42 +171,41 @@ impl Package {
         description.map_or_else(ModelInfo::default, ModelInfo::read)
     }
 
-    /// Features of the model or, where it has several functions, of the default one.
-    fn features(
-        &self,
-        of_model: fn(&proto::ModelDescription) -> &Vec<proto::FeatureDescription>,
-        of_function: fn(&proto::FunctionDescription) -> &Vec<proto::FeatureDescription>,
-    ) -> Vec<Feature> {
-        let Some(description) = &self.model.description else {
-            return Vec::new();
-        };
-        let mut functions = description.functions.iter();
-        let features = match functions.find(|f| f.name == description.default_function_name) {
-            Some(function) => of_function(function),
-            None => of_model(description),
-        };
-        features.iter().map(Feature::read).collect()
-    }
-
-    fn decoded(&self) -> Result<&(Program, WeightTable), Error> {
-        if let Some(decoded) = self.program.get() {
-            return Ok(decoded);
+    /// The model itself as a stage.
+    fn own(&self) -> Stage<'_> {
+        Stage {
+            number: None,
+            name: "",
+            model: &self.model,
+            model_path: &self.model_path,
+            decoded: &self.decoded,
         }
-        let Some(Type::MlProgram(program)) = &self.model.r#type else {
-            return Err(Error::Kind {
-                path: self.model_path.clone(),
-                kind: self.kind(),
-            });
-        };
-        let decoded = program::decode(program).map_err(|problem| Error::Program {
-            path: self.model_path.clone(),
-            problem: Box::new(problem),
-        })?;
-        Ok(self.program.get_or_init(|| decoded))
     }
 }
 
-fn kind(model: &Type) -> &'static str {
+/// Features of a model or, where it has several functions, of the default one.
+pub(crate) fn features(
+    model: &proto::Model,
+    of_model: fn(&proto::ModelDescription) -> &Vec<proto::FeatureDescription>,
+    of_function: fn(&proto::FunctionDescription) -> &Vec<proto::FeatureDescription>,
+) -> Vec<Feature> {
+    let Some(description) = &model.description else {
+        return Vec::new();
+    };
+    let mut functions = description.functions.iter();
+    let features = match functions.find(|f| f.name == description.default_function_name) {
+        Some(function) => of_function(function),
+        None => of_model(description),
+    };
+    features.iter().map(Feature::read).collect()
+}
+
+/// The kind of a model, by its name in `Model.proto`; `none` if the file says none that is known.
+pub(crate) fn kind(model: &proto::Model) -> &'static str {
+    model.r#type.as_ref().map_or("none", kind_name)
+}
+
+fn kind_name(model: &Type) -> &'static str {
     match model {
         Type::PipelineClassifier(_) => "pipelineClassifier",
         Type::PipelineRegressor(_) => "pipelineRegressor",

@@ -1,11 +1,11 @@
 //! The weights of a package on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use mil::{WeightError, WeightId, WeightStore};
 
-use crate::blob::{BlobFile, Record};
+use crate::blob::{BlobFile, RECORD_LEN_BYTES, Record};
 use crate::error::{Error, Problem};
 use crate::manifest::inner_path;
 use crate::program::{StoredWeight, WeightTable};
@@ -57,7 +57,33 @@ impl PackageWeights {
                 record,
             });
         }
-        Ok(PackageWeights { files, weights })
+        let opened = PackageWeights { files, weights };
+        opened.check_apart()?;
+        Ok(opened)
+    }
+
+    /// Refuses records and data that lie partly in each other. Two records may have the very same data.
+    fn check_apart(&self) -> Result<(), Error> {
+        let mut by_file = vec![BTreeSet::new(); self.files.len()];
+        for Weight { file, record, .. } in &self.weights {
+            let start = record.offset_bytes;
+            by_file[*file].insert((start, start.saturating_add(RECORD_LEN_BYTES)));
+            by_file[*file].insert((record.data_offset_bytes, record.end_bytes()));
+        }
+        for (file, extents) in self.files.iter().zip(&by_file) {
+            let next = extents.iter().skip(1);
+            if let Some(((start, end), (inner, _))) =
+                extents.iter().zip(next).find(|(a, b)| b.0 < a.1)
+            {
+                let problem = Problem::new(
+                    "blobs that lie in each other",
+                    format!("nothing else between bytes {start} and {end}"),
+                    format!("a record or data that starts at {inner}"),
+                );
+                return Err(Error::invalid(file.path(), problem));
+            }
+        }
+        Ok(())
     }
 
     /// The files, in order of their first use.

@@ -51,7 +51,7 @@ pub enum Error {
     /// More chunks than cuts allow.
     #[error(
         "{asked} chunks asked for, but the program can be cut into {possible} at most: every chunk holds an operation and has \
-         an output, and lists, states, texts and tensors of unknown size cannot cross"
+         an output, and lists, states, texts and tensors whose shape cannot be told cannot cross"
     )]
     TooManyChunks {
         /// Chunks asked for.

@@ -243,6 +243,18 @@ impl<'p> Flow<'p> {
         lives
     }
 
+    /// The last unit that takes each input of the function that one takes; the number of units for outputs.
+    pub fn input_spans(&self) -> BTreeMap<ValueId, usize> {
+        let mut last = BTreeMap::new();
+        let is_input = |v: &&ValueId| matches!(self.origin(**v), Origin::Input);
+        for (i, unit) in self.units.iter().enumerate() {
+            last.extend(unit.uses.iter().filter(is_input).map(|&v| (v, i)));
+        }
+        let outputs = self.body.outputs.iter().filter(is_input);
+        last.extend(outputs.map(|&v| (v, self.units.len())));
+        last
+    }
+
     /// From the first to the last unit that takes each input which is a state: a state lives in one model, so all of them
     /// must be in one chunk.
     pub fn state_spans(&self) -> impl Iterator<Item = (usize, usize)> {

@@ -9,21 +9,20 @@ use crate::error::Error;
 use crate::flow::{Flow, Life};
 use crate::options::Boundary;
 
-/// The element type that a value crosses as, and its bytes; `None` where it cannot cross.
+/// The element type that a value crosses as; `None` where it cannot cross.
 ///
 /// Features hold `fp32`, `int32` and, from iOS 16 on, `fp16` (`FeatureTypes.proto`, `ArrayFeatureType`; `int8` only from
 /// iOS 26 on). Every other type that crosses is one that a cast to `int32` and back leaves as it was.
-pub(crate) fn carrier(ty: &ValueType, opset: Opset, boundary: Boundary) -> Option<(DataType, u64)> {
+pub(crate) fn carrier(ty: &ValueType, opset: Opset, boundary: Boundary) -> Option<DataType> {
     use DataType::{Bool, Fp16, Fp32, Int8, Int16, Int32, Uint8, Uint16};
-    let tensor = ty.as_tensor()?;
-    let dtype = match tensor.dtype {
-        Fp16 if opset >= Opset::CoreMl6 && boundary == Boundary::Keep => Fp16,
-        Fp16 | Fp32 => Fp32,
-        Int32 | Bool => Int32,
-        Int8 | Uint8 | Int16 | Uint16 if opset >= Opset::CoreMl7 => Int32,
+    Some(match (ty.as_tensor()?.dtype, boundary) {
+        (Fp16, Boundary::Keep | Boundary::Float16) if opset >= Opset::CoreMl6 => Fp16,
+        (Fp32, Boundary::Float16) if opset >= Opset::CoreMl6 => Fp16,
+        (Fp16 | Fp32, _) => Fp32,
+        (Int32 | Bool, _) => Int32,
+        (Int8 | Uint8 | Int16 | Uint16, _) if opset >= Opset::CoreMl7 => Int32,
         _ => return None,
-    };
-    Some((dtype, dtype.len_bytes(tensor.num_elements()?)?))
+    })
 }
 
 /// A value that crosses cuts.
@@ -46,6 +45,11 @@ impl Crossing {
     /// The feature's name between a chunk and the next.
     pub fn name_after(&self, chunk: usize) -> &str {
         &self.names[chunk - self.made]
+    }
+
+    /// Whether not every value of its type comes out as it went in.
+    pub fn is_narrowed(&self) -> bool {
+        self.casts == Some((DataType::Fp16, DataType::Fp32))
     }
 
     fn enters(&self, chunk: usize) -> bool {
@@ -266,7 +270,7 @@ fn crossings(
             continue;
         }
         let ty = &flow.f.value(life.value).ty;
-        let (dtype, _) = carrier(ty, flow.opset, boundary).ok_or(Error::ForeignPlan)?;
+        let dtype = carrier(ty, flow.opset, boundary).ok_or(Error::ForeignPlan)?;
         let tensor = ty.as_tensor().ok_or(Error::ForeignPlan)?;
         let is_cast = tensor.dtype != dtype;
         let carried = if is_cast {

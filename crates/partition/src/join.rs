@@ -165,6 +165,31 @@ fn providers(stage: usize) -> String {
 /// # Errors
 /// The stages are no chain in this order; see [`JoinError`].
 pub fn join(stages: &[Verified<'_>], originals: Option<&[&str]>) -> Result<Joined, JoinError> {
+    join_with(stages, originals, is_widening)
+}
+
+/// As [`join()`], where `fp32` values may have crossed as `fp16`: the casts that lose digits go as well, so that the joined
+/// program computes what the chain only comes near to.
+///
+/// # Errors
+/// As for [`join()`].
+pub fn join_narrowed(
+    stages: &[Verified<'_>],
+    originals: Option<&[&str]>,
+) -> Result<Joined, JoinError> {
+    join_with(stages, originals, |narrow, wide| {
+        is_widening(narrow, wide) || is_widening(wide, narrow)
+    })
+}
+
+/// Whether a cast from the first type to the second and back only carries.
+type Undone = fn(&ValueType, &ValueType) -> bool;
+
+fn join_with(
+    stages: &[Verified<'_>],
+    originals: Option<&[&str]>,
+    is_undone: Undone,
+) -> Result<Joined, JoinError> {
     let flow = |(stage, verified)| {
         Flow::new(verified).map_err(|source| JoinError::Stage { stage, source })
     };
@@ -180,7 +205,7 @@ pub fn join(stages: &[Verified<'_>], originals: Option<&[&str]>) -> Result<Joine
             });
         }
     }
-    let links = Links::new(&flows, originals)?;
+    let links = Links::new(&flows, originals, is_undone)?;
     let joiner = Joiner::new(&links).join()?;
     let whole = stages[0].program();
     Ok(Joined {
@@ -201,6 +226,7 @@ type Global = (usize, ValueId);
 /// What every value of every stage stands for.
 struct Links<'a> {
     flows: &'a [Flow<'a>],
+    is_undone: Undone,
     /// By stage and position of the value; `None` for what a stage makes itself.
     origins: Vec<Vec<Option<Global>>>,
     /// Inputs of the chain, in the order in which stages declare them.
@@ -212,10 +238,15 @@ struct Links<'a> {
 }
 
 impl<'a> Links<'a> {
-    fn new(flows: &'a [Flow<'a>], originals: Option<&[&str]>) -> Result<Self, JoinError> {
+    fn new(
+        flows: &'a [Flow<'a>],
+        originals: Option<&[&str]>,
+        is_undone: Undone,
+    ) -> Result<Self, JoinError> {
         let none = |flow: &Flow<'_>| vec![None; flow.f.num_values()];
         let mut links = Links {
             flows,
+            is_undone,
             origins: flows.iter().map(none).collect(),
             inputs: Vec::new(),
             carriers: vec![BTreeSet::new(); flows.len()],
@@ -311,7 +342,7 @@ impl<'a> Links<'a> {
         let cast = flow.f.op(unit.op);
         let narrow = operand(cast).filter(|_| cast.kind == Op::Cast.into() && sender < stage)?;
         let (before, after) = (flow.f.value(narrow), self.info((stage, out)));
-        if before != after || !is_widening(&before.ty, &flow.f.value(wide).ty) {
+        if before != after || !(self.is_undone)(&before.ty, &flow.f.value(wide).ty) {
             return None;
         }
         sent.push((sender, unit.op, wide));

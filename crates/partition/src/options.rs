@@ -1,5 +1,9 @@
 //! What to plan: how many chunks, how large, what their boundary carries, what a stored weight costs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use mil::ValueId;
+
 use crate::error::Error;
 
 /// Most chunks of a plan; more would only say that the limit is a mistake.
@@ -18,6 +22,10 @@ pub struct Options {
     pub boundary: Boundary,
     /// Inputs of the program that the first chunk declares even where it does not use them.
     pub first_chunk_inputs: Vec<String>,
+    /// Values whose types leave their shape open and that may cross all the same, each with the shape that it counts with.
+    pub open_shapes: BTreeMap<ValueId, Vec<u64>>,
+    /// Values, inputs of the program included, of which no chunk but the first may take more than one.
+    pub exclusive: BTreeSet<ValueId>,
     /// What a stored weight costs.
     pub cost: BlobCost,
 }
@@ -30,6 +38,8 @@ impl Default for Options {
             balance: 0.05,
             boundary: Boundary::Keep,
             first_chunk_inputs: Vec::new(),
+            open_shapes: BTreeMap::new(),
+            exclusive: BTreeSet::new(),
             cost: BlobCost::default(),
         }
     }
@@ -44,13 +54,18 @@ pub enum Count {
     Exactly(u32),
 }
 
-/// What the boundary between chunks carries. Values that no feature may hold cross as `fp32` or `int32` under either.
+/// What the boundary between chunks carries. Values that no feature may hold cross as `fp32` or `int32` under any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// Values as they are.
     Keep,
     /// `fp16` values as `fp32`: cast at the end of the chunk that makes them, and back at the start of those that use them.
     Float32,
+    /// `fp32` values as `fp16`, which loses digits and makes infinities of numbers beyond it ([`Plan::narrowed`]). Before
+    /// iOS 16, which has no such features, as [`Boundary::Float32`].
+    ///
+    /// [`Plan::narrowed`]: crate::Plan::narrowed
+    Float16,
 }
 
 /// What a weight costs in the stored file: a header, then for each weight an aligned record with the data right after it; the

@@ -22,6 +22,8 @@ pub struct Plan {
     pub limit_bytes: Option<u64>,
     /// The smallest possible length of the longest weight file of that many chunks.
     pub best_largest_bytes: u64,
+    /// Names of the values that cross with a loss: `fp32` ones that cross as `fp16`.
+    pub narrowed: Vec<String>,
     pub(crate) boundary: Boundary,
     pub(crate) first_chunk_inputs: Vec<String>,
 }
@@ -59,7 +61,11 @@ pub struct Cut {
 pub struct Feature {
     /// Its name.
     pub name: String,
-    /// Its type: for all that crosses a cut a tensor of fixed shape, for inputs and outputs of the program what it declares.
+    /// The value of the program that it is, or carries.
+    pub value: ValueId,
+    /// Whether it carries a value from one chunk to the next; otherwise it is an input or output of the program.
+    pub crosses: bool,
+    /// Its type: for all that crosses a cut a tensor, for inputs and outputs of the program what it declares.
     pub ty: ValueType,
 }
 
@@ -108,7 +114,7 @@ pub fn plan(
 ) -> Result<Plan, Error> {
     check(options)?;
     let flow = Flow::new(program)?;
-    let positions = Positions::new(&flow, options.boundary);
+    let positions = Positions::new(&flow, options);
     let segments = Segments::new(positions.weights(&flow), weights, &options.cost)?;
     let search = Search {
         segments: &segments,
@@ -153,9 +159,17 @@ pub fn plan(
         cuts: choice.cuts.iter().map(cut).collect(),
         limit_bytes: options.limit_bytes,
         best_largest_bytes: choice.best_bytes,
+        narrowed: narrowed(&flow, &interface),
         boundary: options.boundary,
         first_chunk_inputs: first_inputs.clone(),
     })
+}
+
+fn narrowed(flow: &Flow<'_>, interface: &Interface) -> Vec<String> {
+    let crossings = interface.crossings.iter().filter(|c| c.is_narrowed());
+    crossings
+        .map(|c| flow.f.value(c.value).name.clone())
+        .collect()
 }
 
 fn check(options: &Options) -> Result<(), Error> {
@@ -190,10 +204,14 @@ pub(crate) fn features(
     let outline = &interface.chunks[chunk];
     let own = |&v: &ValueId| Feature {
         name: flow.f.value(v).name.clone(),
+        value: v,
+        crosses: false,
         ty: flow.f.value(v).ty.clone(),
     };
     let crossing = |i: usize, behind: usize| Feature {
         name: interface.crossings[i].name_after(behind).to_owned(),
+        value: interface.crossings[i].value,
+        crosses: true,
         ty: interface.crossings[i].carried.clone(),
     };
     let mut inputs: Vec<_> = outline.inputs.iter().map(own).collect();
@@ -215,7 +233,7 @@ struct Positions {
 }
 
 impl Positions {
-    fn new(flow: &Flow<'_>, boundary: Boundary) -> Self {
+    fn new(flow: &Flow<'_>, options: &Options) -> Self {
         let len = flow.units.len();
         let mut born = vec![Live::default(); len + 1];
         let mut gone = vec![Live::default(); len + 1];
@@ -226,8 +244,12 @@ impl Positions {
             }
         };
         for life in flow.lives() {
-            let ty = &flow.f.value(life.value).ty;
-            add(life.made, life.last, Live::of(ty, flow, boundary));
+            add(life.made, life.last, Live::of(life.value, flow, options));
+        }
+        for (input, last) in flow.input_spans() {
+            if options.exclusive.contains(&input) {
+                add(0, last, Live::EXCLUSIVE);
+            }
         }
         for (first, last) in flow.state_spans().filter(|(first, last)| first < last) {
             add(first, last, Live::BARRIER);
@@ -308,6 +330,19 @@ impl Positions {
     }
 }
 
+/// Elements of a value, as it counts where its type leaves its shape open.
+fn num_elements(value: ValueId, ty: &ValueType, options: &Options) -> Option<u64> {
+    let tensor = ty.as_tensor()?;
+    let open = || {
+        options
+            .open_shapes
+            .get(&value)?
+            .iter()
+            .try_fold(1u64, |n, &d| n.checked_mul(d))
+    };
+    tensor.num_elements().or_else(open)
+}
+
 /// What is live across a position.
 #[derive(Clone, Copy, Default)]
 struct Live {
@@ -316,6 +351,8 @@ struct Live {
     bytes: u128,
     /// Values that cannot cross.
     barriers: usize,
+    /// Values of which a chunk takes one at most.
+    exclusive: usize,
 }
 
 impl Live {
@@ -323,31 +360,45 @@ impl Live {
         values: 0,
         bytes: 0,
         barriers: 1,
+        exclusive: 0,
     };
 
-    fn of(ty: &ValueType, flow: &Flow<'_>, boundary: Boundary) -> Self {
-        carrier(ty, flow.opset, boundary).map_or(Self::BARRIER, |(_, bytes)| Live {
+    const EXCLUSIVE: Live = Live {
+        values: 0,
+        bytes: 0,
+        barriers: 0,
+        exclusive: 1,
+    };
+
+    fn of(value: ValueId, flow: &Flow<'_>, options: &Options) -> Self {
+        let ty = &flow.f.value(value).ty;
+        let dtype = carrier(ty, flow.opset, options.boundary);
+        let bytes = dtype.and_then(|dtype| dtype.len_bytes(num_elements(value, ty, options)?));
+        bytes.map_or(Self::BARRIER, |bytes| Live {
             values: 1,
             bytes: u128::from(bytes),
             barriers: 0,
+            exclusive: usize::from(options.exclusive.contains(&value)),
         })
     }
 
     /// A chunk has an output, as every function must, so a cut is also refused where nothing crosses.
     fn allows_cut(self) -> bool {
-        self.barriers == 0 && self.values > 0
+        self.barriers == 0 && self.values > 0 && self.exclusive <= 1
     }
 
     fn add(&mut self, other: Live) {
         self.values += other.values;
         self.bytes += other.bytes;
         self.barriers += other.barriers;
+        self.exclusive += other.exclusive;
     }
 
     fn remove(&mut self, other: Live) {
         self.values -= other.values;
         self.bytes -= other.bytes;
         self.barriers -= other.barriers;
+        self.exclusive -= other.exclusive;
     }
 
     fn traffic(&self) -> u64 {

@@ -363,3 +363,79 @@ fn lengths_that_overflow_are_refused() {
     let refused = plan(&mil::verify(&two).unwrap(), &Endless, &exactly(1));
     assert_eq!(refused, Err(Error::TooManyWeights));
 }
+
+/// A single-precision value crosses as `fp16` where that is asked for, and the plan says so; without those casts the joined
+/// chain is the program.
+#[test]
+fn narrowed_values_are_named() {
+    let mut b = Builder::new(Opset::CoreMl6);
+    let mut y = b.input("x", DataType::Fp32, &[4]);
+    for name in ["a", "b", "c"] {
+        let one = b.constant("one", Constant::fp32(1.0));
+        y = b.op(Op::Add, name, &[("x", y), ("y", one)]).unwrap();
+    }
+    let program = b.finish(&[y]);
+    let options = Options {
+        boundary: Boundary::Float16,
+        ..exactly(3)
+    };
+    let plan = planned(&program, &options).unwrap();
+    assert_eq!(plan.narrowed, ["a", "b"]);
+    assert_eq!(names(&plan.chunks[1].inputs), ["a_fp16"]);
+    assert!(plan.chunks[1].inputs[0].crosses && !plan.chunks[0].inputs[0].crosses);
+    assert_eq!(plan.cuts[0].crossing_bytes, 8);
+    let chunks = cut(&mil::verify(&program).unwrap(), &plan).unwrap();
+    let stages: Vec<_> = chunks.iter().map(|c| mil::verify(c).unwrap()).collect();
+    let casts = |joined: partition::Joined| {
+        let main = joined.program.main().unwrap();
+        main.ops().filter(|op| op.kind == Op::Cast.into()).count()
+    };
+    assert_eq!(casts(partition::join(&stages, None).unwrap()), 4);
+    assert_eq!(casts(partition::join_narrowed(&stages, None).unwrap()), 0);
+    let kept = planned(&program, &exactly(3)).unwrap();
+    assert!(kept.narrowed.is_empty());
+}
+
+/// Values of open shape are barriers unless it is known how they count; of exclusive ones a chunk takes one at most.
+#[test]
+fn open_and_exclusive_values() {
+    let mut program = plain(Opset::CoreMl6, 3);
+    let main = program.functions.get_mut(Program::MAIN).unwrap();
+    let values: Vec<ValueId> = ["x", "y0", "y1", "y2"]
+        .iter()
+        .map(|name| main.value_named(name).unwrap())
+        .collect();
+    for &v in &values {
+        let open = mil::TensorType {
+            dims: vec![mil::Dim::Unknown { variadic: false }],
+            ..mil::TensorType::new(DataType::Fp16, &[])
+        };
+        main.value_mut(v).ty = open.into();
+    }
+    let possible = |options: &Options| planned(&program, options).map(|p| p.cuts[0].crossing_bytes);
+    let refused = Err(Error::TooManyChunks {
+        asked: 2,
+        possible: 1,
+    });
+    assert_eq!(possible(&exactly(2)), refused);
+    let open = Options {
+        open_shapes: values.iter().map(|&v| (v, vec![500])).collect(),
+        ..exactly(2)
+    };
+    assert_eq!(possible(&open), Ok(1000));
+    let exclusive = Options {
+        exclusive: values.iter().copied().collect(),
+        ..open.clone()
+    };
+    // `y0` is added at the end, so behind `y1` both of them live on; behind `y0` it is alone.
+    let plan = planned(&program, &exclusive).unwrap();
+    assert_eq!(plan.cuts[0].operation, "y0");
+    let options = Options {
+        count: Count::Exactly(3),
+        ..exclusive
+    };
+    assert!(matches!(
+        planned(&program, &options),
+        Err(Error::TooManyChunks { possible: 2, .. })
+    ));
+}

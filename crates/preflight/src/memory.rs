@@ -1,6 +1,6 @@
 //! What this process keeps in memory.
 
-/// Resident memory of this process; `None` where the system does not say (read from `/proc`, so Linux only).
+/// Resident memory of this process; `None` where the system does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Resident now.
@@ -11,23 +11,45 @@ pub struct Memory {
 
 impl Memory {
     /// Reads both numbers now.
+    #[cfg(target_vendor = "apple")]
+    pub fn sample() -> Self {
+        use nix::sys::resource::{UsageWho, getrusage};
+        let process = std::process::id().to_string();
+        let arguments = ["-o", "rss=", "-p", &process].map(std::ffi::OsStr::new);
+        let kib = crate::command::output("/bin/ps", &arguments);
+        let kib = kib.and_then(|text| text.trim().parse::<u64>().ok());
+        // In bytes here, unlike on other systems.
+        let peak = getrusage(UsageWho::RUSAGE_SELF)
+            .ok()
+            .map(|usage| usage.max_rss());
+        Self {
+            resident_bytes: kib.and_then(|kib| kib.checked_mul(1024)),
+            peak_bytes: peak.and_then(|bytes| u64::try_from(bytes).ok()),
+        }
+    }
+
+    /// Reads both numbers now, from `/proc`.
+    #[cfg(not(target_vendor = "apple"))]
     pub fn sample() -> Self {
         std::fs::read_to_string("/proc/self/status")
             .map_or_else(|_| Self::default(), |text| Self::parse(&text))
     }
 
     /// Takes `VmRSS` and `VmHWM`, in kB, from the text that `proc(5)` describes.
+    #[cfg(any(not(target_vendor = "apple"), test))]
     fn parse(status: &str) -> Self {
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            kib.checked_mul(1024)
-        };
         Self {
-            resident_bytes: field("VmRSS:"),
-            peak_bytes: field("VmHWM:"),
+            resident_bytes: kib_field(status, "VmRSS:"),
+            peak_bytes: kib_field(status, "VmHWM:"),
         }
     }
+}
+
+/// A field in kB of a text such as `/proc/meminfo`.
+pub(crate) fn kib_field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -4,22 +4,24 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use conversion::need::Asked;
 use conversion::progress::Cancel;
-use conversion::proof::{Chain, StructureReport};
-use conversion::{Job, JobOptions, Limit, Model, Profile, Report, set};
+use conversion::proof::{Chain, NumericOptions};
+use conversion::{Job, JobOptions, Limit, MemoryBudget, Model, Profile, Report, set};
 use diffusion::Overflow;
 use diffusion::unet::Attention;
 use mil::Opset;
 use partition::{Boundary, Count, MAX_CHUNKS};
-use preflight::Space;
 use serde::Serialize;
 
+use crate::commands::preflight::{self, Planned};
+use crate::commands::split::BoundaryArg;
 use crate::commands::verify;
 use crate::failure::{Exit, Failure, shown, shown_path};
-use crate::folder::{self, Met};
+use crate::folder::Met;
 use crate::model::{self, ModelArgs};
 use crate::size::{Extent, PIXELS, parse_bytes, parse_image, parse_latent, parse_percent};
-use crate::{format, output, plan_table, progress, signals};
+use crate::{dry_run, output, plan_table, progress, signals};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +45,7 @@ Exit status:
   0    done
   1    failed, also where the folder holds this set already
   2    wrong usage
-  3    not enough disk space
+  3    not enough disk space or memory, or a disk that cannot take the files
   4    bad input
   5    verification failed
   130  interrupted";
@@ -51,6 +53,7 @@ Exit status:
 #[derive(Args)]
 pub struct Opts {
     /// A .safetensors file, a diffusers folder or its unet folder
+    #[arg(id = preflight::INPUT, value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
     /// Folder for the packages and conversion.json; other things in it stay
     #[arg(short, long, value_name = "DIR", required_unless_present = "dry_run")]
@@ -86,7 +89,7 @@ pub struct Opts {
     #[arg(long, default_value = "macos13", value_enum)]
     target: Target,
     /// Element type in which values cross from chunk to chunk
-    #[arg(long, default_value = "float16", value_enum)]
+    #[arg(long, default_value = "float16", value_parser = boundary_parser())]
     boundary: BoundaryArg,
     #[command(flatten)]
     model: ModelArgs,
@@ -111,6 +114,9 @@ pub struct Opts {
     /// Threads that read, convert and write, 1 to 32; default: as many as the machine has cores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     threads: Option<u16>,
+    /// Most memory to keep resident, such as 256MiB: fewer threads work where it leaves room for fewer
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory_limit: Option<u64>,
     /// Replace the set that the folder holds
     #[arg(long)]
     force: bool,
@@ -132,7 +138,7 @@ pub struct Opts {
 }
 
 /// The profiles by name, with their evidence as help.
-fn profile_parser() -> impl TypedValueParser<Value = Profile> {
+pub fn profile_parser() -> impl TypedValueParser<Value = Profile> {
     let value = |p: &Profile| PossibleValue::new(p.name()).help(p.evidence());
     let named = |name: String| Profile::ALL.iter().copied().find(|p| p.name() == name);
     PossibleValuesParser::new(Profile::ALL.iter().map(value))
@@ -182,13 +188,14 @@ impl From<Target> for Opset {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum BoundaryArg {
-    Float16,
-    Float32,
+/// Every value that can cross is fp16 in a program of ours, so that there is nothing to keep.
+fn boundary_parser() -> impl TypedValueParser<Value = BoundaryArg> {
+    let named =
+        |name: String| BoundaryArg::from_str(&name, false).expect("one of the possible values");
+    PossibleValuesParser::new(["float16", "float32"]).map(named)
 }
 
-fn parse_count(text: &str) -> Result<Count, String> {
+pub fn parse_count(text: &str) -> Result<Count, String> {
     if text == "auto" {
         return Ok(Count::Fewest);
     }
@@ -198,7 +205,7 @@ fn parse_count(text: &str) -> Result<Count, String> {
         .ok_or_else(|| format!("expected auto or a number from 1 to {MAX_CHUNKS}"))
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
+pub fn parse_name(text: &str) -> Result<String, String> {
     const MAX_LEN: usize = 100;
     let plain = text
         .bytes()
@@ -226,7 +233,7 @@ impl Opts {
             tokens: self.tokens,
             opset: self.target.into(),
             boundary: match self.boundary {
-                BoundaryArg::Float16 => Boundary::Keep,
+                BoundaryArg::Keep | BoundaryArg::Float16 => Boundary::Keep,
                 BoundaryArg::Float32 => Boundary::Float32,
             },
             name: self.name.clone(),
@@ -246,13 +253,47 @@ impl Opts {
             blake3: !self.no_hash,
             sha256: self.sha256,
             force: self.force,
+            memory: MemoryBudget {
+                limit_bytes: self.memory_limit,
+            },
         }
+    }
+
+    pub fn dir(&self) -> Option<&Path> {
+        self.output.as_deref()
+    }
+
+    pub fn force(&self) -> bool {
+        self.force
     }
 
     /// Whether stdout is for people.
     fn talks(&self) -> bool {
         !self.json && !self.quiet
     }
+}
+
+/// What the conversion needs, and what there is; nothing is written.
+pub fn need(opts: &Opts, compile: bool) -> Result<Planned, Failure> {
+    let fail = |e| Failure::of(e, &opts.checkpoint);
+    let model = opts.model.open(&opts.checkpoint)?;
+    notes(opts, &model);
+    check_size(opts, &model)?;
+    let job = Job::plan(&model, opts.job()).map_err(fail)?;
+    let plan = job.report();
+    let dir = opts.dir().unwrap_or(Path::new(""));
+    let asked = Asked {
+        dir,
+        source: &opts.checkpoint,
+        writing: &opts.writing(),
+        compile,
+    };
+    Ok(Planned {
+        need: job.need(&asked).map_err(fail)?,
+        met: Met::of(dir, &plan.component, &plan.chunks)?,
+        packages: plan.chunks.into_iter().map(|chunk| chunk.path).collect(),
+        component: plan.component,
+    })
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
@@ -277,14 +318,14 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
     if opts.talks() {
         output::lines(plan_table::done(&report, dir))?;
     }
-    let structure = if opts.verify {
+    let proof = if opts.verify {
         Some(verify_written(opts, dir, &job, &model, &cancel)?)
     } else {
         None
     };
-    match structure {
-        _ if opts.json => output::json_ok(&Done { report, structure }),
-        Some(structure) if opts.talks() => output::lines(verify::held(&structure)),
+    match proof {
+        _ if opts.json => output::json_ok(&Done { report, proof }),
+        Some(proof) if opts.talks() => output::lines(proof.held()),
         _ => Ok(()),
     }
 }
@@ -294,20 +335,45 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
 struct Done {
     #[serde(flatten)]
     report: Report,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    structure: Option<StructureReport>,
+    #[serde(flatten)]
+    proof: Option<verify::Proof>,
 }
 
+/// The proof of what lies in the folder now; whatever it comes to, the packages stay.
 fn verify_written(
     opts: &Opts,
     dir: &Path,
     job: &Job<'_>,
     model: &Model,
     cancel: &Cancel,
-) -> Result<StructureReport, Failure> {
-    let chain = Chain::in_dir(dir, Some(job.component()))?;
-    let threads = opts.threads.map(usize::from);
-    verify::prove(&chain, Some(model), threads, opts.quiet, cancel)
+) -> Result<verify::Proof, Failure> {
+    let stands = || format!("the packages are in `{}`", shown_path(dir));
+    let unfinished = |failure: Failure| match failure.exit {
+        Exit::Interrupted => {
+            let message = format!("interrupted before the proof was finished; {}", stands());
+            Failure::new(Exit::Interrupted, "cancelled", message)
+        }
+        _ => failure.with_help(format!("{}, but could not be verified", stands())),
+    };
+    let chain = Chain::in_dir(dir, Some(job.component()));
+    let chain = chain.map_err(|e| unfinished(e.into()))?;
+    let how = verify::How {
+        numbers: NumericOptions {
+            threads: opts.threads.map(usize::from),
+            ..NumericOptions::default()
+        },
+        quiet: opts.quiet,
+    };
+    let proof = verify::prove(&chain, verify::Reference::Model(model), &how, cancel);
+    let proof = proof.map_err(unfinished)?;
+    let Some(failure) = proof.failure(opts.quiet) else {
+        return Ok(proof);
+    };
+    if opts.talks() {
+        output::lines(proof.numbers())?;
+    }
+    let advice = "do not use them: check the disk, and convert again with --force";
+    Err(failure.with_help(format!("{} and do not hold; {advice}", stands())))
 }
 
 fn notes(opts: &Opts, model: &Model) {
@@ -354,7 +420,7 @@ fn check_size(opts: &Opts, model: &Model) -> Result<(), Failure> {
 fn show_plan(opts: &Opts, model: &Model, plan: &Report) -> Result<(), Failure> {
     output::lines(plan_table::plan(plan, fewest(opts, model, plan)))?;
     if opts.dry_run || opts.verbose > 0 {
-        output::lines(plan_table::features(plan))?;
+        output::lines(plan_table::features(&plan.chunks))?;
     }
     Ok(())
 }
@@ -372,89 +438,18 @@ fn fewest(opts: &Opts, model: &Model, plan: &Report) -> Option<usize> {
     Some(job.report().chunks.len())
 }
 
-/// What `--dry-run --json` prints.
-#[derive(Serialize)]
-struct Planned<'p> {
-    #[serde(flatten)]
-    plan: &'p Report,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exists: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    space: Option<SpaceReport>,
-}
-
-#[derive(Serialize)]
-struct SpaceReport {
-    need_bytes: u64,
-    have_bytes: Option<u64>,
-    short_by_bytes: u64,
-    fits: bool,
-}
-
-impl From<&Space> for SpaceReport {
-    fn from(space: &Space) -> SpaceReport {
-        SpaceReport {
-            need_bytes: space.need_bytes,
-            have_bytes: space.have_bytes,
-            short_by_bytes: space.short_by_bytes(),
-            fits: space.fits(),
-        }
-    }
-}
-
-/// What the folder that was named has to do with the plan.
-struct Place<'d> {
-    dir: &'d Path,
-    met: Met,
-    space: Space,
-}
-
 fn finish_dry_run(opts: &Opts, job: &Job<'_>, plan: &Report) -> Result<(), Failure> {
-    let place = |dir| {
-        let space = job.space(dir)?;
-        let met = Met::of(dir, plan)?;
-        Ok::<_, Failure>(Place { dir, met, space })
+    let planned = dry_run::Planned {
+        plan,
+        component: &plan.component,
+        chunks: &plan.chunks,
+        packages_bytes: plan.packages_bytes,
     };
-    let place = opts.output.as_deref().map(place).transpose()?;
-    if let Some(place) = place.as_ref().filter(|_| !opts.quiet) {
-        for folder in folder::unsettled(place.dir) {
-            progress::note_line(&format!(
-                "a replacement was interrupted, or is under way, in `{}`; the next command on the folder settles it",
-                shown_path(&folder)
-            ));
-        }
-    }
-    if opts.json {
-        return output::json_ok(&Planned {
-            plan,
-            exists: place.as_ref().map(|p| matches!(p.met, Met::Set)),
-            space: place.as_ref().map(|p| (&p.space).into()),
-        });
-    }
-    if !opts.talks() {
-        return Ok(());
-    }
-    output::line(&format!(
-        "\n{} in all; nothing was written",
-        format::bytes(plan.packages_bytes)
-    ))?;
-    let Some(Place { dir, met, space }) = place else {
-        return Ok(());
+    let how = dry_run::How {
+        dir: opts.output.as_deref(),
+        force: opts.force,
+        json: opts.json,
+        quiet: opts.quiet,
     };
-    output::line(&room(&space))?;
-    output::lines(met.line(dir, opts.force))
-}
-
-fn room(space: &Space) -> String {
-    let have = space
-        .have_bytes
-        .map_or_else(|| "an unknown amount".to_owned(), format::bytes);
-    let verdict = match space.short_by_bytes() {
-        0 => "fits".to_owned(),
-        short => format!("does not fit, short by {}", format::bytes(short)),
-    };
-    format!(
-        "needs {} of disk, {have} is free: {verdict}",
-        format::bytes(space.need_bytes)
-    )
+    dry_run::finish(&planned, &how, |dir| job.space(dir))
 }

@@ -48,8 +48,7 @@ pub struct Opts {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
-    let is_named = opts.path.extension().is_some_and(|e| e == "mlpackage");
-    if is_named || opts.path.join(mlpackage::MANIFEST_PATH).is_file() {
+    if model::is_package(&opts.path) {
         package(opts)
     } else {
         checkpoint(opts)

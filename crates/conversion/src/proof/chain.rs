@@ -20,6 +20,16 @@ pub struct Chain {
     pub(super) stages: Vec<Stage>,
     /// Packages that the record lists and that are not there, by their place.
     pub(super) absent: Vec<(usize, String)>,
+    /// The set that they are, where a record lists exactly these packages.
+    pub(super) set: Option<RecordedSet>,
+}
+
+/// A component's entry in a folder's record.
+#[derive(Debug)]
+pub(super) struct RecordedSet {
+    pub dir: PathBuf,
+    pub component: String,
+    pub entry: Value,
 }
 
 /// One package of a chain.
@@ -66,12 +76,11 @@ impl Chain {
             let recorded = record.and_then(|r| recorded(&r, None, &name));
             Stage::open(at, path, name, recorded)
         };
+        let stages = packages.iter().enumerate().map(open);
+        let stages = stages.collect::<Result<Vec<_>, _>>()?;
         Ok(Chain {
-            stages: packages
-                .iter()
-                .enumerate()
-                .map(open)
-                .collect::<Result<_, _>>()?,
+            set: set_of(&stages),
+            stages,
             absent: Vec::new(),
         })
     }
@@ -82,15 +91,11 @@ impl Chain {
     /// The folder has no record or none of that component, or a package that is there cannot be read as one.
     pub fn in_dir(dir: &Path, component: Option<&str>) -> Result<Chain, Error> {
         let record = Record::read(dir)?;
-        let names: Vec<&str> = record.components().map(|(name, _)| name.as_str()).collect();
-        let component = match (component, &names[..]) {
-            (Some(name), names) if names.contains(&name) => name,
-            (None, &[name]) => name,
-            (wanted, _) => return Err(no_component(dir, wanted, &names)),
-        };
+        let component = component_of(&record, dir, component)?;
         let mut chain = Chain {
             stages: Vec::new(),
             absent: Vec::new(),
+            set: recorded_set(&record, dir, component),
         };
         for (at, name) in record.packages(component).enumerate() {
             let path = dir.join(name);
@@ -178,11 +183,65 @@ fn file_name(path: &Path) -> Result<String, Error> {
     })
 }
 
+fn recorded_set(record: &Record, dir: &Path, component: &str) -> Option<RecordedSet> {
+    Some(RecordedSet {
+        dir: dir.to_owned(),
+        component: component.to_owned(),
+        entry: record.entry(component)?.clone(),
+    })
+}
+
+/// The set that packages are: all that a record beside them lists of a component, in its order.
+fn set_of(stages: &[Stage]) -> Option<RecordedSet> {
+    let dir = |stage: &Stage| {
+        Some(
+            stage
+                .package
+                .path()
+                .canonicalize()
+                .ok()?
+                .parent()?
+                .to_owned(),
+        )
+    };
+    let first = dir(stages.first()?)?;
+    if stages.iter().any(|s| dir(s).as_ref() != Some(&first)) {
+        return None;
+    }
+    let record = Record::read(&first).ok()?;
+    let component = record.owner(&stages.first()?.name, "")?;
+    let listed = record.packages(component);
+    let is_all = listed.eq(stages.iter().map(|s| s.name.as_str()));
+    is_all.then(|| recorded_set(&record, &first, component))?
+}
+
 fn usage(message: &str, help: &str) -> Error {
     Error::Usage {
         message: message.to_owned(),
         help: help.to_owned(),
     }
+}
+
+/// The packages that `conversion.json` of a folder lists for a component, there or not; `None` for the only one that it has.
+pub(crate) fn packages_in(dir: &Path, component: Option<&str>) -> Result<Vec<PathBuf>, Error> {
+    let record = Record::read(dir)?;
+    let component = component_of(&record, dir, component)?;
+    Ok(record.packages(component).map(|p| dir.join(p)).collect())
+}
+
+fn component_of<'r>(
+    record: &'r Record,
+    dir: &Path,
+    wanted: Option<&str>,
+) -> Result<&'r str, Error> {
+    let names: Vec<&str> = record.components().map(|(name, _)| name.as_str()).collect();
+    let found = match wanted {
+        Some(wanted) => names.iter().find(|n| **n == wanted),
+        None => names.first().filter(|_| names.len() == 1),
+    };
+    found
+        .copied()
+        .ok_or_else(|| no_component(dir, wanted, &names))
 }
 
 fn no_component(dir: &Path, wanted: Option<&str>, names: &[&str]) -> Error {

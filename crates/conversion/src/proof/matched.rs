@@ -1,5 +1,7 @@
 //! The packages' weights under the numbers that the model's builder gives them.
 
+use std::collections::BTreeMap;
+
 use diffusion::unet;
 use mil::{WeightError, WeightId, WeightStore};
 use mlpackage::blob::BlobFile;
@@ -15,6 +17,8 @@ use super::stored::Blob;
 pub struct Matched {
     /// The shapes and form that the packages were found to have.
     pub options: unet::Options,
+    /// Which package makes a computed value of the model's program, by its place in the chain.
+    pub(super) places: BTreeMap<String, usize>,
     pub(super) files: Vec<BlobFile>,
     /// By the model's numbers.
     pub(super) weights: Vec<(Blob, String)>,

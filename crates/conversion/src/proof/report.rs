@@ -98,6 +98,10 @@ pub enum Kind {
     Weight,
     /// Values were clamped although the record says that none were.
     Overflow,
+    /// Numbers that are not finite are computed.
+    NotFinite,
+    /// A value that is computed is too far from the one that it should be.
+    Psnr,
 }
 
 /// One thing that is wrong. Names from files are escaped in it.
@@ -207,6 +211,6 @@ impl fmt::Display for Finding {
 }
 
 /// Text from a file: control characters escaped.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.escape_debug().to_string()
 }

@@ -37,6 +37,21 @@ pub struct Structure {
     pub matched: Option<Matched>,
 }
 
+impl Structure {
+    /// Whether the packages can be run beside what they were compared with, or beside other packages: whatever was found, they
+    /// are a chain whose weights can be read and, where they were compared with a model, that model's operations.
+    pub fn can_run(&self) -> bool {
+        const HARMLESS: [Kind; 3] = [Kind::Digest, Kind::ExtraFile, Kind::ExtraWeight];
+        let is_chain = || {
+            self.report
+                .counts
+                .keys()
+                .all(|kind| HARMLESS.contains(kind))
+        };
+        self.matched.is_some() || self.report.against.is_none() && is_chain()
+    }
+}
+
 /// The structural proof of a chain of packages, on its own or against a model.
 ///
 /// # Errors
@@ -85,6 +100,8 @@ struct Tie<'m> {
     rebuilt: Rebuilt<'m>,
     /// For each weight of the chain, by stage and its number there, the model's weights that stand in its place.
     expected: BTreeMap<(usize, WeightId), BTreeSet<WeightId>>,
+    /// Which stage makes a computed value of the model's program.
+    places: BTreeMap<String, usize>,
     /// Whether every operation is the model's.
     is_same: bool,
 }
@@ -168,8 +185,22 @@ impl<'c> Proof<'c> {
         self.chain.is_own().then(|| all.collect())
     }
 
-    /// Builds the model's program and compares.
+    /// Builds the model's program and compares. Other tools write other operations for the same model, so of their packages
+    /// nothing is said unless they are the same: only numbers can tell.
     fn compare<'m>(&mut self, model: &'m Model, joined: &Joined) -> Result<Option<Tie<'m>>, Error> {
+        let alone = StructureReport {
+            against: None,
+            ..self.report.clone()
+        };
+        let tie = self.tie(model, joined)?;
+        if !self.chain.is_own() && !tie.as_ref().is_some_and(|tie| tie.is_same) {
+            self.report = alone;
+            return Ok(None);
+        }
+        Ok(tie)
+    }
+
+    fn tie<'m>(&mut self, model: &'m Model, joined: &Joined) -> Result<Option<Tie<'m>>, Error> {
         let verified = mil::verify(&joined.program)?;
         let Some(found) = Side::of(&verified) else {
             return Ok(None);
@@ -193,10 +224,12 @@ impl<'c> Proof<'c> {
                 .or_default()
                 .insert(model);
         }
+        let is_same = self.report.num_findings() == before;
         Ok(Some(Tie {
+            places: places(joined, &rebuilt.program),
             rebuilt,
             expected,
-            is_same: self.report.num_findings() == before,
+            is_same,
         }))
     }
 
@@ -349,6 +382,7 @@ impl<'c> Proof<'c> {
             .all(|(n, (&id, _))| n == id);
         dense.then(|| Matched {
             options: tie.rebuilt.options,
+            places: tie.places,
             files,
             weights: places
                 .into_iter()
@@ -356,6 +390,32 @@ impl<'c> Proof<'c> {
                 .collect(),
         })
     }
+}
+
+/// Which stage makes each computed value of the model's program, if its operations are those of the joined one.
+fn places(joined: &Joined, model: &mil::Program) -> BTreeMap<String, usize> {
+    let (Some(found), Some(model)) = (joined.program.main(), model.main()) else {
+        return BTreeMap::new();
+    };
+    let ops = |f: &mil::Function| -> Vec<mil::OpId> {
+        let ops = f
+            .body()
+            .map_or(&[][..], |b| &f.block(b).ops[..])
+            .iter()
+            .copied();
+        ops.filter(|&op| f.op(op).kind != mil::ops::Op::Const.into())
+            .collect()
+    };
+    let mut places = BTreeMap::new();
+    for (found, expected) in ops(found).into_iter().zip(ops(model)) {
+        let names = model
+            .op(expected)
+            .outputs
+            .iter()
+            .map(|&v| model.value(v).name.clone());
+        places.extend(names.map(|name| (name, joined.stage(found))));
+    }
+    places
 }
 
 /// What a weight file's finding is about, by the checkpoint's name where that is known.

@@ -50,7 +50,7 @@ impl<'a> Disk<'a> {
         self,
         action: &'static str,
         path: &Path,
-        operation: impl Fn() -> io::Result<T>,
+        operation: impl FnMut() -> io::Result<T>,
     ) -> Result<T, Error> {
         let asked = self.hook.map_or(Ok(()), |hook| hook(action, path));
         asked
@@ -63,15 +63,27 @@ impl<'a> Disk<'a> {
         self.run("create folder", path, || fs::create_dir(path))
     }
 
-    /// Makes a file that must not exist, of a length whose room is taken at once where the filesystem can.
-    pub fn create(self, path: &Path, len_bytes: u64) -> Result<fs::File, Error> {
-        let file = self.run("create file", path, || {
+    /// Makes an empty file; it must not exist.
+    pub fn create(self, path: &Path) -> Result<fs::File, Error> {
+        self.run("create file", path, || {
             OpenOptions::new().write(true).create_new(true).open(path)
-        })?;
+        })
+    }
+
+    /// Makes a file that must not exist, and takes the room for its length at once where the filesystem can.
+    pub fn create_reserved(self, path: &Path, len_bytes: u64) -> Result<Room, Error> {
+        let file = self.create(path)?;
+        let mut taken = Taken::Room;
         if len_bytes > 0 {
-            self.run("reserve space for", path, || reserve(&file, len_bytes))?;
+            self.run("reserve space for", path, || {
+                taken = reserve(&file, len_bytes)?;
+                Ok(())
+            })?;
         }
-        Ok(file)
+        Ok(Room {
+            is_reserved: taken != Taken::LengthOnly,
+            held: (taken == Taken::RoomOnly).then_some(file),
+        })
     }
 
     /// Writes into a file's reserved room.
@@ -85,10 +97,17 @@ impl<'a> Disk<'a> {
         self.run("write", path, || output.write_at(bytes, offset_bytes))
     }
 
-    /// Makes a small file, whole and synced.
+    /// Makes a small file, whole and synced; in the room that was reserved for it, if it was.
     pub fn write_new(self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-        let file = self.create(path, 0)?;
-        self.run("write", path, || file.write_all_at(bytes, 0))?;
+        let file = if exists(path)? {
+            self.run("open", path, || open_to_write(path))?
+        } else {
+            self.create(path)?
+        };
+        self.run("write", path, || {
+            file.write_all_at(bytes, 0)?;
+            file.set_len(bytes.len() as u64)
+        })?;
         self.run("sync", path, || self.sync(&file))
     }
 
@@ -145,7 +164,7 @@ impl<'a> Disk<'a> {
     }
 }
 
-fn retried<T>(operation: impl Fn() -> io::Result<T>) -> io::Result<T> {
+fn retried<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match operation() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -154,16 +173,73 @@ fn retried<T>(operation: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn reserve(file: &fs::File, len_bytes: u64) -> io::Result<()> {
-    // The C library's `posix_fallocate` would write every block where the filesystem cannot reserve; the system
-    // call under it says so instead, and then the length alone is set.
-    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len_bytes) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
-        }
-        answer => return Ok(answer?),
+/// What came of reserving a file.
+pub(super) struct Room {
+    /// Whether others can no longer take its room.
+    pub is_reserved: bool,
+    /// To be kept open until it is filled, as the system gives up room beyond a file's end once nobody has it open.
+    #[expect(dead_code, reason = "it is open for as long as this is there")]
+    held: Option<fs::File>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// The file has its length, and room for it.
+    Room,
+    /// It has the room; its length grows as it is filled.
+    RoomOnly,
+    /// It has no room yet.
+    LengthOnly,
+}
+
+/// The C library's `posix_fallocate` would write every block where the filesystem cannot reserve; the system call under it
+/// says so instead. macOS is asked with `F_PREALLOCATE`.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn reserve(file: &fs::File, len_bytes: u64) -> io::Result<Taken> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    let has_holes = has_holes(file);
+    let (how, taken) = match has_holes {
+        true => (FallocateFlags::empty(), Taken::Room),
+        false => (keep_size(), Taken::RoomOnly),
+    };
+    match fallocate(file, how, 0, len_bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if has_holes => {}
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(Taken::LengthOnly),
+        answer => return Ok(answer.map(|()| taken)?),
     }
-    file.set_len(len_bytes)
+    file.set_len(len_bytes)?;
+    Ok(Taken::LengthOnly)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn reserve(file: &fs::File, len_bytes: u64) -> io::Result<Taken> {
+    file.set_len(len_bytes)?;
+    Ok(Taken::LengthOnly)
+}
+
+/// Whether a file may be longer than what was written of it. Where it may not, the system writes zeros up to any new end,
+/// also when it is asked to reserve.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn has_holes(file: &fs::File) -> bool {
+    // linux/magic.h and the filesystems' own headers: FAT, exFAT, HFS, HFS+, AFFS, HPFS.
+    const WITHOUT: [u32; 6] = [0x4d44, 0x2011_bab0, 0x4244, 0x482b, 0xadff, 0xf995_e849];
+    rustix::fs::fstatfs(file).map_or(true, |answer| !WITHOUT.contains(&(answer.f_type as u32)))
+}
+
+#[cfg(target_vendor = "apple")]
+fn has_holes(_file: &fs::File) -> bool {
+    true
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn keep_size() -> rustix::fs::FallocateFlags {
+    rustix::fs::FallocateFlags::KEEP_SIZE
+}
+
+#[cfg(target_vendor = "apple")]
+fn keep_size() -> rustix::fs::FallocateFlags {
+    rustix::fs::FallocateFlags::empty()
 }
 
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
@@ -305,12 +381,25 @@ mod tests {
     fn a_created_file_has_its_length() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let file = Disk::REAL.create(&path, 12_345).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 12_345);
+        Disk::REAL.create_reserved(&path, 12_345).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 12_345);
         assert!(
-            Disk::REAL.create(&path, 1).is_err(),
+            Disk::REAL.create_reserved(&path, 1).is_err(),
             "an existing file is not taken"
         );
+    }
+
+    #[test]
+    fn a_small_file_is_written_into_its_room() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["reserved", "new"] {
+            let path = folder.path().join(name);
+            if name == "reserved" {
+                Disk::REAL.create_reserved(&path, 100_000).unwrap();
+            }
+            Disk::REAL.write_new(&path, b"text").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"text");
+        }
     }
 
     #[test]

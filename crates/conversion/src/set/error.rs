@@ -4,9 +4,10 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use preflight::Space;
+use preflight::{Obstacle, Space};
 
 use super::file::ContentError;
+use crate::memory_budget::TooLittleMemory;
 use crate::progress::Cancelled;
 
 /// Why a set was not written, or a folder not recovered.
@@ -86,6 +87,12 @@ pub enum Error {
     /// The set does not fit; nothing was written.
     #[error("not enough free space at {0}")]
     NotEnoughSpace(Space),
+    /// The filesystem cannot take the set; nothing was written.
+    #[error("{0}")]
+    Obstacle(Obstacle),
+    /// There may not be as much in memory as is needed; nothing was written.
+    #[error(transparent)]
+    Memory(#[from] TooLittleMemory),
     /// The disk, or the user's share of it, filled up after all.
     #[error("no space left for `{}`", Shown(.path))]
     DiskFull {
@@ -148,7 +155,7 @@ pub enum ExitClass {
 }
 
 impl Error {
-    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -172,7 +179,10 @@ impl Error {
             | Self::BadJournal { .. }
             | Self::Content { .. }
             | Self::Source(_) => ExitClass::BadInput,
-            Self::NotEnoughSpace(_) | Self::DiskFull { .. } => ExitClass::NotEnoughSpace,
+            Self::NotEnoughSpace(_)
+            | Self::Obstacle(_)
+            | Self::Memory(_)
+            | Self::DiskFull { .. } => ExitClass::NotEnoughSpace,
             Self::Cancelled(_) => ExitClass::Cancelled,
             Self::Unfinished { source, .. } => source.exit_class(),
             Self::Exists { .. }
@@ -201,6 +211,8 @@ impl Error {
             Self::BadJournal { .. } => "bad_journal",
             Self::Preflight(_) => "free_space_unknown",
             Self::NotEnoughSpace(_) => "not_enough_space",
+            Self::Obstacle(obstacle) => obstacle.code(),
+            Self::Memory(_) => "not_enough_memory",
             Self::DiskFull { .. } => "disk_full",
             Self::Content { .. } => "bad_content",
             Self::Io { .. } => "io",
@@ -229,6 +241,7 @@ impl Error {
                  move away what you want to keep, then remove the folder"
             }
             Self::Preflight(error) => error.help(),
+            Self::Obstacle(obstacle) => obstacle.help(),
             Self::NotEnoughSpace(_) | Self::DiskFull { .. } => {
                 "free that much, or choose a folder on another disk; what is replaced stays until the new set is \
                  complete"
@@ -250,9 +263,11 @@ impl Error {
             Self::Panicked { .. } => {
                 "this is a bug in chunk-unet; please report it with the message"
             }
-            Self::Io { .. } | Self::Content { .. } | Self::Source(_) | Self::Cancelled(_) => {
-                return None;
-            }
+            Self::Io { .. }
+            | Self::Memory(_)
+            | Self::Content { .. }
+            | Self::Source(_)
+            | Self::Cancelled(_) => return None,
         })
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn is_package_name(name: &str) -> bool {
     is_plain(name) && !stem.is_empty() && !name.starts_with('.')
 }
 
-fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain(name: &str) -> bool {
     let odd = |c: char| c == '/' || c.is_control();
     !matches!(name, "" | "." | "..") && name.len() <= MAX_NAME_BYTES && !name.contains(odd)
 }

@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use preflight::Filesystem;
 use sha2::Digest;
 
 use super::digest::{self, hex};
-use super::disk::{self, DIRECT_ALIGNMENT, Disk, Output};
+use super::disk::{self, DIRECT_ALIGNMENT, Disk, Output, Room};
+use super::error::Shown;
 use super::file::{File, Layout, Written};
 use super::{Error, Job};
 
@@ -29,9 +31,10 @@ struct Slot<'f> {
     segments_left: AtomicU64,
 }
 
-/// Makes all files under `new_dir` and says what was written, in the order given.
+/// Makes all files under `new_dir` on so many threads and says what was written, in the order given.
 pub(super) fn fill(
     job: &Job<'_>,
+    threads: usize,
     layout: &Layout,
     files: &[File<'_>],
     new_dir: &Path,
@@ -40,16 +43,27 @@ pub(super) fn fill(
         job.disk.create_dir(&new_dir.join(folder))?;
     }
     let (slots, num_segments) = lay_out(job, files, new_dir);
+    let mut rooms = Vec::new();
     for slot in &slots {
         job.cancel.check()?;
-        job.disk.create(&slot.path, slot.len_bytes)?;
+        rooms.push(job.disk.create_reserved(&slot.path, slot.len_bytes)?);
     }
-    let hashes = write_all(job, &slots, num_segments)?;
+    let row = Row {
+        job,
+        threads,
+        slots: &slots,
+        num_segments,
+        next: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        unreserved: Unreserved::of(job, new_dir, &rooms, &slots),
+    };
+    let hashes = row.write_all()?;
+    drop(rooms);
     for folder in layout.folders.iter().rev() {
         job.disk.sync_dir(&new_dir.join(folder))?;
     }
     let mut sha256 = if job.options.sha256 {
-        sha256_all(job, &slots)?
+        sha256_all(job, threads, &slots)?
     } else {
         vec![None; slots.len()]
     };
@@ -90,54 +104,88 @@ type Hashed = (u64, digest::Value);
 /// What the workers share.
 struct Row<'r> {
     job: &'r Job<'r>,
+    threads: usize,
     slots: &'r [Slot<'r>],
     num_segments: u64,
     next: AtomicU64,
     stop: AtomicBool,
+    unreserved: Option<Unreserved<'r>>,
 }
 
-fn write_all(
-    job: &Job<'_>,
-    slots: &[Slot<'_>],
-    num_segments: u64,
-) -> Result<Vec<Option<String>>, Error> {
-    let row = Row {
-        job,
-        slots,
-        num_segments,
-        next: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-    };
-    let (full, to_sync) = channel();
-    for slot in slots.iter().filter(|slot| slot.len_bytes == 0) {
-        let _ = full.send(slot.path.as_path());
+/// Files whose room others can take while they are written.
+struct Unreserved<'r> {
+    new_dir: &'r Path,
+    left_bytes: AtomicU64,
+}
+
+impl<'r> Unreserved<'r> {
+    /// How many segments are written between two looks at the disk.
+    const SEGMENTS: u64 = 16;
+
+    /// What was not reserved, if anything; said to the reporter.
+    fn of(job: &Job<'_>, new_dir: &'r Path, rooms: &[Room], slots: &[Slot<'_>]) -> Option<Self> {
+        let filesystem = Filesystem::holding(new_dir).ok();
+        let pretends = filesystem.is_some_and(|f| f.reserves == Some(false));
+        let has_bytes = slots.iter().any(|slot| slot.len_bytes > 0);
+        if !has_bytes || (!pretends && rooms.iter().all(|room| room.is_reserved)) {
+            return None;
+        }
+        job.reporter.on_note(&format!(
+            "the filesystem of `{}` cannot reserve space: if it runs low meanwhile, this stops and leaves everything as it was",
+            Shown(job.dir)
+        ));
+        let lens = slots.iter().map(|slot| slot.len_bytes);
+        Some(Self {
+            new_dir,
+            left_bytes: AtomicU64::new(lens.fold(0, u64::saturating_add)),
+        })
     }
-    let (filled, synced) = thread::scope(|scope| {
-        let syncer = scope.spawn(|| sync_each(job.disk, to_sync, &row.stop));
-        let num_workers = job
-            .threads()
-            .min(usize::try_from(num_segments).unwrap_or(usize::MAX));
-        let filled = in_parallel(num_workers, &row.stop, || row.write_segments(full.clone()));
-        drop(full);
-        (
-            filled,
-            syncer.join().unwrap_or_else(|panic| Err(panicked(&*panic))),
-        )
-    });
-    let mut hashed: Vec<_> = filled?.into_iter().flatten().collect();
-    synced?;
-    job.cancel.check()?;
-    if !job.options.blake3 {
-        return Ok(vec![None; slots.len()]);
+
+    /// Fails if what is left to be written fits no more.
+    fn check(&self) -> Result<(), Error> {
+        let space =
+            Filesystem::holding(self.new_dir)?.space(self.left_bytes.load(Ordering::Relaxed));
+        match space.fits() {
+            true => Ok(()),
+            false => Err(Error::NotEnoughSpace(space)),
+        }
     }
-    hashed.sort_unstable_by_key(|&(segment, _)| segment);
-    let mut values = hashed.into_iter().map(|(_, value)| value);
-    let join = |slot: &Slot<'_>| {
-        let num_segments = slot.len_bytes.div_ceil(job.segment_len as u64) as usize;
-        let of_file: Vec<_> = values.by_ref().take(num_segments).collect();
-        Some(digest::join(&of_file).to_hex().to_string())
-    };
-    Ok(slots.iter().map(join).collect())
+}
+
+impl Row<'_> {
+    fn write_all(&self) -> Result<Vec<Option<String>>, Error> {
+        let (job, slots) = (self.job, self.slots);
+        let (full, to_sync) = channel();
+        for slot in slots.iter().filter(|slot| slot.len_bytes == 0) {
+            let _ = full.send(slot.path.as_path());
+        }
+        let (filled, synced) = thread::scope(|scope| {
+            let syncer = scope.spawn(|| sync_each(job.disk, to_sync, &self.stop));
+            let most = usize::try_from(self.num_segments).unwrap_or(usize::MAX);
+            let filled = in_parallel(self.threads.min(most), &self.stop, || {
+                self.write_segments(full.clone())
+            });
+            drop(full);
+            (
+                filled,
+                syncer.join().unwrap_or_else(|panic| Err(panicked(&*panic))),
+            )
+        });
+        let mut hashed: Vec<_> = filled?.into_iter().flatten().collect();
+        synced?;
+        job.cancel.check()?;
+        if !job.options.blake3 {
+            return Ok(vec![None; slots.len()]);
+        }
+        hashed.sort_unstable_by_key(|&(segment, _)| segment);
+        let mut values = hashed.into_iter().map(|(_, value)| value);
+        let join = |slot: &Slot<'_>| {
+            let num_segments = slot.len_bytes.div_ceil(job.segment_len as u64) as usize;
+            let of_file: Vec<_> = values.by_ref().take(num_segments).collect();
+            Some(digest::join(&of_file).to_hex().to_string())
+        };
+        Ok(slots.iter().map(join).collect())
+    }
 }
 
 fn sync_each(disk: Disk<'_>, full: Receiver<&Path>, stop: &AtomicBool) -> Result<(), Error> {
@@ -226,6 +274,13 @@ impl<'r> Row<'r> {
             .options
             .blake3
             .then(|| digest::segment(offset_bytes, bytes, alone));
+        if let Some(unreserved) = &self.unreserved {
+            if segment.is_multiple_of(Unreserved::SEGMENTS) {
+                unreserved.check()?;
+            }
+            let left_bytes = &unreserved.left_bytes;
+            left_bytes.fetch_sub(len as u64, Ordering::Relaxed);
+        }
         self.job
             .disk
             .write_at(file, &slot.path, bytes, offset_bytes)?;
@@ -256,10 +311,14 @@ impl Buffer {
 }
 
 /// Reads every file back and gives its SHA-256, several files at a time.
-fn sha256_all(job: &Job<'_>, slots: &[Slot<'_>]) -> Result<Vec<Option<String>>, Error> {
+fn sha256_all(
+    job: &Job<'_>,
+    threads: usize,
+    slots: &[Slot<'_>],
+) -> Result<Vec<Option<String>>, Error> {
     let stop = AtomicBool::new(false);
     let next = AtomicUsize::new(0);
-    let parts = in_parallel(job.threads().min(slots.len()), &stop, || {
+    let parts = in_parallel(threads.min(slots.len()), &stop, || {
         let mut hashed = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);

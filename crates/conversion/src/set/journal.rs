@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::disk::{self, Disk, exists};
 use super::error::Error;
 use super::file::is_package_name;
+use super::place::is_placed_name;
 use super::record::{RECORD_NAME, SCHEMA_VERSION};
 
 const FORWARD_NAME: &str = "journal.json";
 const BACK_NAME: &str = "rollback.json";
-const DRAFT_NAME: &str = "journal.draft";
+/// What becomes the journal; its room may be reserved early.
+pub(super) const DRAFT_NAME: &str = "journal.draft";
 /// Room for many more names than a set has packages.
 const MAX_JOURNAL_BYTES: u64 = 1 << 20;
 
@@ -118,10 +120,10 @@ impl Journal {
             .outgoing
             .iter()
             .chain(&journal.incoming)
-            .find(|name| !is_package_name(name))
+            .find(|name| !is_package_name(name) && !is_placed_name(name))
         {
             Some(name) => Err(format!(
-                "expected the plain name of a package, found {name:?}"
+                "expected the plain name of a package or compiled model, found {name:?}"
             )),
             None => Ok(journal),
         }

@@ -9,6 +9,7 @@
 //! A *set* is the packages of one component (`unet`, `unet_refiner`, …). The folder may hold sets of several
 //! components and anything else; only the component's own packages are ever replaced.
 
+mod amend;
 pub(crate) mod digest;
 mod disk;
 mod error;
@@ -16,8 +17,10 @@ mod file;
 mod fill;
 mod journal;
 mod lock;
+pub(crate) mod place;
 pub(crate) mod record;
 mod recover;
+mod room;
 mod work;
 
 #[cfg(test)]
@@ -26,9 +29,10 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::{io, thread};
 
-use preflight::{Filesystem, Space};
+use preflight::{Machine, Memory, Space};
 use serde_json::{Map, Value};
 
+use crate::memory_budget::{self, MemoryBudget};
 use crate::progress::{Cancel, Reporter};
 use disk::{Disk, exists};
 use journal::{End, Journal};
@@ -39,17 +43,20 @@ pub use error::{Error, ExitClass};
 pub use file::{Content, ContentError, File, Written};
 pub use record::{RECORD_NAME, SCHEMA_VERSION};
 pub use recover::{Outcome, Recovered, recover};
+pub use room::{Room, room};
 
+pub(crate) use amend::amend;
 use file::Layout;
 
 /// How much of a file is made, hashed and written at a time; a worker's whole memory. Small enough that the bytes
 /// are still in the processor's cache when they are hashed and written.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 
-/// Room for the journal and the component's entry in the record.
-const RECORD_ALLOWANCE_BYTES: u64 = 1 << 20;
-/// More threads than this only cost memory: a segment and what its content reads for it each, under 200 MB for all.
+/// More threads than this only cost memory: [`WORKER_BYTES`] each, under 256 MiB for all.
 const MAX_THREADS: usize = 32;
+/// What a worker holds at most: its segment, and what its content reads for it (a piece of a tensor before its conversion to
+/// fp16, at most half a segment), with the thread itself.
+pub(crate) const WORKER_BYTES: u64 = SEGMENT_BYTES + SEGMENT_BYTES / 2 + (1 << 20);
 
 /// How a set is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +69,16 @@ pub struct Options {
     pub sha256: bool,
     /// Whether a set that is there is replaced.
     pub force: bool,
+    /// What this process may keep resident; so many threads work as fit.
+    pub memory: MemoryBudget,
+}
+
+impl Options {
+    /// How many threads there would be without a limit on memory.
+    pub(crate) fn wanted_threads(&self) -> usize {
+        let available = || thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or_else(available).clamp(1, MAX_THREADS)
+    }
 }
 
 impl Default for Options {
@@ -71,6 +88,7 @@ impl Default for Options {
             blake3: true,
             sha256: false,
             force: false,
+            memory: MemoryBudget::default(),
         }
     }
 }
@@ -107,32 +125,22 @@ pub fn write(
     job.write(&files, record)
 }
 
-/// What [`write()`] would ask of the filesystem that holds `dir`, and what that has. Nothing is written.
+/// Whether the folder's record lists a package.
 ///
 /// # Errors
 ///
-/// If the files form no set, the folder's record is not ours, or the filesystem does not answer.
-pub fn space(dir: &Path, files: &[File<'_>]) -> Result<Space, Error> {
-    let dir = checked_dir(dir)?;
-    space_for(&dir, &Layout::of(files)?, files, &Record::read(&dir)?)
+/// If the record is not ours.
+pub fn holds(dir: &Path, package: &str) -> Result<bool, Error> {
+    Ok(Record::read(dir)?.owner(package, "").is_some())
 }
 
-fn space_for(
-    dir: &Path,
-    layout: &Layout,
-    files: &[File<'_>],
-    record: &Record,
-) -> Result<Space, Error> {
-    let filesystem = Filesystem::holding(dir)?;
-    // The record is there three times for a moment: as it was, its copy, and as it will be.
-    let old_record = record.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-    let lens = files.iter().map(|file| file.content.len_bytes());
-    let lens = lens.chain([old_record, old_record, RECORD_ALLOWANCE_BYTES]);
-    let working_folders = 3;
-    Ok(
-        filesystem
-            .space(filesystem.need_bytes(lens, layout.folders.len() as u64 + working_folders)),
-    )
+/// As [`room()`], the need for space only.
+///
+/// # Errors
+///
+/// Those of [`room()`].
+pub fn space(dir: &Path, files: &[File<'_>]) -> Result<Space, Error> {
+    Ok(room(dir, files)?.space())
 }
 
 /// The folder's absolute path, if it is a folder or can become one.
@@ -183,12 +191,17 @@ struct Met {
 }
 
 impl Job<'_> {
-    fn threads(&self) -> usize {
-        let available = || thread::available_parallelism().map_or(1, usize::from);
-        self.options
-            .threads
-            .unwrap_or_else(available)
-            .clamp(1, MAX_THREADS)
+    fn threads(&self) -> Result<usize, Error> {
+        let wanted = self.options.wanted_threads();
+        let machine = Machine::sample();
+        let threads =
+            self.options
+                .memory
+                .workers_of(&Memory::sample(), &machine, wanted, WORKER_BYTES)?;
+        if let Some(warning) = memory_budget::low(&machine, threads as u64 * WORKER_BYTES) {
+            self.reporter.on_note(&warning);
+        }
+        Ok(threads)
     }
 
     fn write(
@@ -200,16 +213,15 @@ impl Job<'_> {
         self.recover()?;
         let old_record = Record::read(self.dir)?;
         let met = self.meet(&old_record, &layout.packages)?;
-        let space = space_for(self.dir, &layout, files, &old_record)?;
-        if !space.fits() {
-            return Err(Error::NotEnoughSpace(space));
-        }
+        Room::of(self.dir, &layout, files, &old_record)?.check()?;
+        let threads = self.threads()?;
         self.cancel.check()?;
         let made = Made::create(self.disk, self.dir)?;
         // Dropped before `made`, as it stands in what that removes.
         let work = Work::create(self.disk, self.dir, self.cancel)?;
+        let _held = self.reserve_record(&work, &old_record)?;
         self.reporter.on_start(self.total_bytes(files));
-        let written = fill::fill(self, &layout, files, &work.new_dir())?;
+        let written = fill::fill(self, threads, &layout, files, &work.new_dir())?;
         let entry = record(&written).map_err(Error::Source)?;
         self.commit(&work, &made, &met, &layout.packages, entry)?;
         made.keep();
@@ -221,6 +233,24 @@ impl Job<'_> {
         }
         self.reporter.on_done();
         Ok(written)
+    }
+
+    /// Takes the room that the commit will need, so that a disk that is full by then does not stop it.
+    fn reserve_record(&self, work: &Work<'_>, old: &Record) -> Result<Vec<disk::Room>, Error> {
+        let old_len = old.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let new_len = old_len + room::ENTRY_ALLOWANCE_BYTES;
+        let mut to_reserve = vec![
+            (work.new_dir().join(RECORD_NAME), new_len),
+            (
+                work.path.join(journal::DRAFT_NAME),
+                room::JOURNAL_ALLOWANCE_BYTES,
+            ),
+        ];
+        if old_len > 0 {
+            to_reserve.push((work.old_dir().join(RECORD_NAME), old_len));
+        }
+        let reserve = |(path, len): (PathBuf, u64)| self.disk.create_reserved(&path, len);
+        to_reserve.into_iter().map(reserve).collect()
     }
 
     fn total_bytes(&self, files: &[File<'_>]) -> u64 {

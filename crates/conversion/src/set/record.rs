@@ -88,6 +88,21 @@ impl Record {
         packages: &[String],
     ) -> Vec<u8> {
         entry.insert("packages".into(), packages.into());
+        self.put(component, entry);
+        self.into_text()
+    }
+
+    /// The record's text with one more field in a component's entry, if it has one.
+    pub fn amended(mut self, component: &str, key: &str, value: Value) -> Vec<u8> {
+        let entry = self.entry(component).and_then(Value::as_object).cloned();
+        if let Some(mut entry) = entry {
+            entry.insert(key.into(), value);
+            self.put(component, entry);
+        }
+        self.into_text()
+    }
+
+    fn put(&mut self, component: &str, entry: Map<String, Value>) {
         if let Some(components) = self
             .root
             .get_mut("components")
@@ -95,6 +110,9 @@ impl Record {
         {
             components.insert(component.into(), entry.into());
         }
+    }
+
+    fn into_text(self) -> Vec<u8> {
         format!("{:#}\n", Value::Object(self.root)).into_bytes()
     }
 }

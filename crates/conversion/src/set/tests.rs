@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::progress::Silent;
 
+mod filesystems;
 mod interrupted;
 
 /// Small, so that small files have many segments.
@@ -615,7 +616,7 @@ fn what_is_needed_covers_what_is_written() {
     let used = |path: &String| fs::metadata(dir.path().join(path)).unwrap().blocks() * 512;
     let used: u64 = snapshot(dir.path()).keys().map(used).sum();
     assert!(
-        used <= space.need_bytes && space.need_bytes < used + 2 * RECORD_ALLOWANCE_BYTES,
+        used <= space.need_bytes && space.need_bytes < used + 2 * room::ENTRY_ALLOWANCE_BYTES,
         "{used} {space}"
     );
 }
@@ -654,7 +655,7 @@ fn a_folder_that_may_not_be_written_is_an_error() {
     }
     let error = Way::default().write(&out, packages(&["A"], 1)).unwrap_err();
     assert!(
-        matches!(error, Error::Io { .. }) && error.help().is_some(),
+        matches!(error, Error::Obstacle(_)) && error.help().is_some(),
         "{error}"
     );
     assert!(snapshot(&out).is_empty());

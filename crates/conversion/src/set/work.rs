@@ -37,7 +37,7 @@ impl<'a> Work<'a> {
             path: create_unique(disk, dir)?,
             lock: None,
         };
-        let lock = disk.create(&work.path.join(LOCK_NAME), 0)?;
+        let lock = disk.create(&work.path.join(LOCK_NAME))?;
         work.lock = Some(lock::attempt(lock));
         disk.create_dir(&work.new_dir())?;
         disk.create_dir(&work.old_dir())?;

@@ -2,6 +2,7 @@
 
 mod damaged;
 mod fixture;
+mod numeric;
 mod operations;
 
 use std::fs;

@@ -8,7 +8,7 @@ use std::fmt;
 
 use half::f16;
 use mil::ops::Op;
-use mil::{BuildError, Constant, Opset, ValueId};
+use mil::{BuildError, Constant, DataType, Opset, ValueId};
 
 use super::graph::Graph;
 use crate::error::Error;
@@ -146,11 +146,17 @@ impl Core<'_> {
         q: ValueId,
         k: ValueId,
     ) -> Result<(ValueId, ValueId), BuildError> {
-        let (on_q, on_k) = scale_factors(self.width);
-        let factor = g.shared("scale", Constant::fp16(on_q));
+        let (mut on_q, on_k) = scale_factors(self.width);
+        if g.dtype() == DataType::Fp32 {
+            // The same operations, so that each compares with its like; what it holds is exact.
+            on_q = scale(self.width) / on_k.unwrap_or(1.0);
+        }
+        let factor = g.number(on_q);
+        let factor = g.shared("scale", factor);
         let q = g.binary(Op::Mul, &self.part("scaled"), q, factor)?;
         let Some(on_k) = on_k else { return Ok((q, k)) };
-        let factor = g.shared("scale", Constant::fp16(on_k));
+        let factor = g.number(on_k);
+        let factor = g.shared("scale", factor);
         Ok((q, g.binary(Op::Mul, &self.part("scaled_keys"), k, factor)?))
     }
 
@@ -250,12 +256,16 @@ impl Core<'_> {
     }
 }
 
+fn scale(width: u64) -> f64 {
+    1.0 / libm::sqrt(width as f64)
+}
+
 /// `1 / sqrt(width)` as one `fp16` number, or as the pair of them whose product is nearest.
 fn scale_factors(width: u64) -> (f64, Option<f64>) {
     /// Steps of an `fp16` mantissa.
     const STEPS: u32 = 1024;
     let round = |x: f64| f16::from_f64(x).to_f64();
-    let scale = 1.0 / libm::sqrt(width as f64);
+    let scale = scale(width);
     if round(scale) == scale {
         return (scale, None);
     }

@@ -3,8 +3,8 @@
 //! Source: diffusers 0.30.2, `get_timestep_embedding`, `TimestepEmbedding`, `UNet2DConditionModel.get_aug_embed`.
 //! Sines of times up to 999 need `fp32`: rounded to `fp16` first, such an angle is off by up to a quarter.
 
+use mil::ValueId;
 use mil::ops::Op;
-use mil::{DataType, ValueId};
 
 use super::Inputs;
 use super::graph::Graph;
@@ -40,7 +40,7 @@ fn addition(g: &mut Graph<'_>, time_ids: ValueId, text_embeds: ValueId) -> Resul
     mlp(g, "add_embedding", both)
 }
 
-/// Sinusoids of a column of numbers `[.., 1]`, in `fp16` `[.., 2 * half]`, computed in `fp32`.
+/// Sinusoids of a column of numbers `[.., 1]`, in the program's type `[.., 2 * half]`, computed in `fp32`.
 fn sinusoids(
     g: &mut Graph<'_>,
     name: &str,
@@ -63,7 +63,7 @@ fn sinusoids(
     };
     let last = table_shape.len() as i32 - 1;
     let both = g.concat(&format!("{name}.fp32"), &pair, last)?;
-    Ok(g.cast(name, both, DataType::Fp16)?)
+    Ok(g.cast(name, both, g.dtype())?)
 }
 
 /// `exp(-ln(10000) i / (half - shift))`, with diffusers' rounding of the exponent to `fp32`. The exponential is libm's own

@@ -77,6 +77,19 @@ impl<'a> Graph<'a> {
         self.builder.shared(name, value)
     }
 
+    /// The element type in which the program computes.
+    pub(super) fn dtype(&self) -> DataType {
+        self.parameters.dtype()
+    }
+
+    /// A number in that type.
+    pub(super) fn number(&self, x: f64) -> Constant {
+        match self.dtype() {
+            DataType::Fp32 => Constant::fp32(x as f32),
+            _ => Constant::fp16(x),
+        }
+    }
+
     pub(super) fn ints(&mut self, name: &str, values: &[i64]) -> ValueId {
         // Sizes beyond int32 have no place in a program; they saturate and shape inference refuses them.
         let values: Vec<i32> = values
@@ -321,14 +334,13 @@ impl<'a> Graph<'a> {
     }
 
     fn weight(&mut self, name: &str, shape: &[u64], id: mil::WeightId) -> ValueId {
-        self.builder.constant(
-            &value_name(name),
-            Constant::weight(DataType::Fp16, shape, id),
-        )
+        let weight = Constant::weight(self.dtype(), shape, id);
+        self.builder.constant(&value_name(name), weight)
     }
 
     fn epsilon(&mut self, epsilon: f64) -> ValueId {
-        self.shared("epsilon", Constant::fp16(epsilon))
+        let epsilon = self.number(epsilon);
+        self.shared("epsilon", epsilon)
     }
 
     /// Normalization over the channels of `[B, C, 1, S]`.

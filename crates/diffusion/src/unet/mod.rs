@@ -4,7 +4,8 @@
 //! `[B, D, 1, T]`, for SDXL also `time_ids` `[B, 6]` (refiner `[B, 5]`) and `text_embeds` `[B, 1280]`; the output is
 //! `noise_pred` `[B, C, h, w]`. `timestep`, `time_ids` and `noise_pred` are `fp32`, the rest `fp16`.
 //!
-//! Sinusoids are computed in `fp32` and rounded once; every other value is `fp16`. Convolutions see `[B, C, h, w]`,
+//! Sinusoids are computed in `fp32` and rounded once; every other value is `fp16`. From `fp32` parameters the same program is
+//! made with `fp32` in the place of `fp16`: what others are compared with. Convolutions see `[B, C, h, w]`,
 //! transformers `[B, C, 1, h * w]`, every projection is a 1x1 convolution: the layout that the Neural Engine prefers
 //! (Apple, "Deploying Transformers on the Apple Neural Engine").
 
@@ -189,23 +190,23 @@ struct Inputs {
 
 impl Inputs {
     fn declare(g: &mut Graph<'_>) -> Inputs {
-        let (c, o) = (g.config, g.options);
+        let (c, o, dtype) = (g.config, g.options, g.dtype());
         let sample = g.input(
             "sample",
-            DataType::Fp16,
+            dtype,
             &[o.batch, c.in_channels, o.height, o.width],
         );
         let timestep = g.input("timestep", DataType::Fp32, &[o.batch]);
         let text = g.input(
             "encoder_hidden_states",
-            DataType::Fp16,
+            dtype,
             &[o.batch, c.cross_attention_dim, 1, o.tokens],
         );
         let addition = c.addition.as_ref().map(|a| {
             let time_ids = g.input("time_ids", DataType::Fp32, &[o.batch, a.num_time_ids]);
             (
                 time_ids,
-                g.input("text_embeds", DataType::Fp16, &[o.batch, a.text_dim]),
+                g.input("text_embeds", dtype, &[o.batch, a.text_dim]),
             )
         });
         Inputs {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use diffusion::unet::{self, Attention, Options};
-use diffusion::{CheckpointWeights, Error, Layout, Names, Overflow, Recorder};
+use diffusion::{CheckpointWeights, Error, Layout, Names, Overflow, Parameters, Recorder};
 use mil::ops::Op;
-use mil::{DataType, Function, Opset, Program, WeightStore};
+use mil::{DataType, Function, Opset, Program, WeightId, WeightStore};
 use serde_json::{Value, json};
 
 use crate::models::{
@@ -57,6 +57,61 @@ fn every_family_form_and_target_is_accepted() {
                 check_nothing_is_dead(&program, &case);
                 check_casts(&program, &case);
             }
+        }
+    }
+}
+
+/// Asks for a program in single precision.
+struct Single(Recorder);
+
+impl Parameters for Single {
+    fn dtype(&self) -> DataType {
+        DataType::Fp32
+    }
+
+    fn take(&mut self, name: &str, shape: &[u64]) -> Result<WeightId, Error> {
+        self.0.take(name, shape)
+    }
+
+    fn take_projection(&mut self, name: &str, out: u64, inputs: u64) -> Result<WeightId, Error> {
+        self.0.take_projection(name, out, inputs)
+    }
+
+    fn table(&mut self, name: &str, values: &[f32]) -> WeightId {
+        self.0.table(name, values)
+    }
+}
+
+#[test]
+fn in_single_precision_it_is_the_same_program() {
+    for Fixture { name, config, .. } in fixtures() {
+        for &attention in Attention::ALL {
+            let options = Options {
+                opset: attention.since(),
+                ..options(attention, 32, 40)
+            };
+            let half = build(&config, &options).unwrap();
+            let mut single = Single(Recorder::default());
+            let single = unet::build(&resolve(&config).unwrap(), &options, &mut single).unwrap();
+            mil::verify(&single).unwrap();
+            let values = |program: &Program| {
+                let main = program.main().unwrap();
+                let ops = main.ops().filter(|op| op.kind.known() != Some(Op::Const));
+                let made = ops.flat_map(|op| op.outputs.iter().map(|&v| (op.kind.clone(), v)));
+                let described = made.map(|(kind, v)| {
+                    let value = main.value(v);
+                    let ty = value.ty.to_string().replace("fp16", "fp32");
+                    (kind, value.name.clone(), ty)
+                });
+                described.collect::<Vec<_>>()
+            };
+            assert!(values(&half) == values(&single), "{name} {attention}");
+            let main = single.main().unwrap();
+            let is_half = |op: &mil::Operation| {
+                let mut types = op.outputs.iter().map(|&v| main.value(v).ty.to_string());
+                types.any(|ty| ty.contains("fp16"))
+            };
+            assert!(!main.ops().any(is_half), "{name} {attention}");
         }
     }
 }

@@ -7,7 +7,7 @@ use checkpoint::{Checkpoint, Dtype, OpenOptions, writer};
 use diffusion::unet::{self, Attention};
 use diffusion::{CheckpointWeights, Error, Names, Overflow, Parameters, UnetConfig};
 use half::{bf16, f16};
-use mil::{WeightError, WeightStore};
+use mil::{DataType, WeightError, WeightStore};
 use tempfile::TempDir;
 
 use crate::models::{
@@ -175,6 +175,40 @@ fn every_range_of_every_type_is_converted_element_by_element() {
         assert_eq!(weights.source_dtypes(), [dtype]);
         assert_eq!(weights.clamped(), []);
     }
+}
+
+#[test]
+fn every_range_of_every_type_is_widened_exactly() {
+    for dtype in DTYPES {
+        let values: Vec<f32> = vec![0.0, -1.5, 0.25, 0.015_625, 448.0, -0.5, 2.0];
+        let bytes: Vec<u8> = match dtype {
+            Dtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Dtype::F16 => f16s(&values).flat_map(f16::to_le_bytes).collect(),
+            Dtype::Bf16 => {
+                let bf16s = values.iter().map(|&x| bf16::from_f32(x));
+                bf16s.flat_map(bf16::to_le_bytes).collect()
+            }
+            Dtype::F8E4M3 => vec![0x00, 0xbc, 0x28, 0x08, 0x7e, 0xb0, 0x40],
+            _ => f16s(&values).map(|x| x.to_le_bytes()[1]).collect(),
+        };
+        let sample = sample(dtype, &bytes);
+        let mut weights =
+            CheckpointWeights::fp32(&sample.checkpoint, &sample.names, &sample.config);
+        assert_eq!(weights.dtype(), DataType::Fp32);
+        let id = weights.take(DIFFUSERS_NAME, &[sample.len]).unwrap();
+        let expected: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(weights.len_bytes(id), expected.len() as u64);
+        for (start, len) in [(0, 28), (4, 8), (1, 1), (3, 6), (5, 23), (28, 0)] {
+            let mut out = vec![0xaa; len];
+            weights.read_at(id, start as u64, &mut out).unwrap();
+            assert_eq!(out, expected[start..start + len], "{dtype} {start} {len}");
+        }
+        assert!(weights.read_at(id, 26, &mut [0; 4]).is_err());
+    }
+}
+
+fn f16s(values: &[f32]) -> impl Iterator<Item = f16> {
+    values.iter().map(|&x| f16::from_f32(x))
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod packing;
 mod portable;
 mod tile;
 
+use crate::buffers::Buffers;
+
 pub(crate) use packing::Patches;
 pub(crate) use portable::Portable;
 
@@ -12,7 +14,13 @@ pub(crate) trait Kernels: Send + Sync {
     /// Computes each product of `rows` with its columns, and adds `bias`, a number for each row.
     ///
     /// The bits of the result depend on neither the number of threads nor the other products.
-    fn multiply(&self, rows: &Matrix<'_>, products: Vec<Product<'_>>, bias: Option<&[f32]>);
+    fn multiply(
+        &self,
+        buffers: &Buffers,
+        rows: &Matrix<'_>,
+        products: Vec<Product<'_>>,
+        bias: Option<&[f32]>,
+    );
 }
 
 /// Elements of a matrix.

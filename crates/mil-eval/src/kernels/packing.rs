@@ -1,31 +1,35 @@
 //! Both sides of a product laid out as the innermost loop reads them.
 
-use super::tile::ROW_STRIDE;
-use super::{Columns, Matrix, Source};
+use std::ops::Range;
+
+use rten_simd::ops::BitOps;
+use rten_simd::{Isa, SimdOp};
+
+use super::portable::Panel;
+use super::tile::{ROW_STRIDE, VECTORS};
+use super::{Columns, Matrix, Product, Source};
 use crate::element::half_to_f32;
 
-/// Rows `first..` of a matrix, elements `depth..` of each, [`ROW_STRIDE`] apart.
+/// Elements `depth` of some rows of a matrix, [`ROW_STRIDE`] apart.
 pub(super) fn pack_rows(
     matrix: &Matrix<'_>,
-    first: usize,
-    count: usize,
-    depth: std::ops::Range<usize>,
+    rows: Range<usize>,
+    depth: Range<usize>,
     out: &mut [f32],
 ) {
     let len = depth.len();
-    let start = first * matrix.row_stride + depth.start * matrix.depth_stride;
+    let start = rows.start * matrix.row_stride + depth.start * matrix.depth_stride;
+    let out = out.chunks_exact_mut(ROW_STRIDE).take(rows.len());
     if matrix.depth_stride == 1 {
-        for (i, row) in out.chunks_exact_mut(ROW_STRIDE).take(count).enumerate() {
-            read(
-                matrix.source,
-                start + i * matrix.row_stride,
-                &mut row[..len],
-            );
+        for (i, row) in out.enumerate() {
+            let at = start + i * matrix.row_stride;
+            read(matrix.source, at, &mut row[..len]);
         }
         return;
     }
+    let mut out: Vec<&mut [f32]> = out.collect();
     // Columns are read in order where their elements are neighbours.
-    let mut column = vec![0.0; count];
+    let mut column = vec![0.0; rows.len()];
     for k in 0..len {
         let at = start + k * matrix.depth_stride;
         if matrix.row_stride == 1 {
@@ -35,7 +39,7 @@ pub(super) fn pack_rows(
                 *x = element(matrix.source, at + i * matrix.row_stride);
             }
         }
-        for (row, x) in out.chunks_exact_mut(ROW_STRIDE).zip(&column) {
+        for (row, x) in out.iter_mut().zip(&column) {
             row[k] = *x;
         }
     }
@@ -55,62 +59,82 @@ fn element(source: Source<'_>, at: usize) -> f32 {
     one[0]
 }
 
-impl Columns<'_> {
-    /// Columns `first..` of which `count` exist, `width` side by side for each element of the depth, 0 for the others.
-    pub(super) fn pack(&self, first: usize, count: usize, width: usize, out: &mut [f32]) {
-        match *self {
+/// Elements `depth` of the columns of some panels, each `width` side by side, 0 for those that do not exist.
+pub(super) fn pack_columns(
+    products: &[Product<'_>],
+    panels: &[Panel],
+    width: usize,
+    depth: &Range<usize>,
+    mut out: &mut [f32],
+) {
+    for panels in panels.chunk_by(|a, b| a.product == b.product) {
+        let of_these;
+        (of_these, out) = out.split_at_mut(panels.len() * width * depth.len());
+        let (Some(first), Some(last)) = (panels.first(), panels.last()) else {
+            continue;
+        };
+        let columns = first.first..last.first + last.count;
+        match products[first.product].columns {
+            Columns::Patches(patches, image) => Gathered {
+                source: image,
+                depth: &patches.depth_offsets[depth.clone()],
+                columns: &patches.column_offsets[columns],
+                out: of_these,
+            }
+            .dispatch(),
             Columns::Matrix {
-                source,
+                source: Source::F32(source),
                 depth_stride,
                 column_stride: 1,
                 ..
-            } => {
-                for (k, row) in out.chunks_exact_mut(width).enumerate() {
-                    read(source, k * depth_stride + first, &mut row[..count]);
-                    row[count..].fill(0.0);
-                }
+            } => Gathered {
+                source,
+                depth: &depth.clone().map(|k| k * depth_stride).collect::<Vec<_>>(),
+                columns: &columns.collect::<Vec<_>>(),
+                out: of_these,
             }
+            .dispatch(),
             Columns::Matrix {
                 source,
                 depth_stride,
                 column_stride,
                 ..
             } => {
-                if count < width {
-                    out.fill(0.0);
+                let out = of_these.chunks_exact_mut(width * depth.len());
+                for (panel, out) in panels.iter().zip(out) {
+                    let at = panel.first * column_stride + depth.start * depth_stride;
+                    let strides = (depth_stride, column_stride);
+                    pack_apart(source, at, strides, panel.count, width, out);
                 }
-                pack_columns(
-                    source,
-                    first,
-                    count,
-                    depth_stride,
-                    column_stride,
-                    width,
-                    out,
-                );
             }
-            Columns::Patches(patches, image) => patches.pack(image, first, count, width, out),
         }
     }
 }
 
-/// Columns whose elements are neighbours, or lie anyhow.
-fn pack_columns(
+/// One panel of columns that do not lie side by side, or are not floats.
+fn pack_apart(
     source: Source<'_>,
     first: usize,
+    (depth_stride, column_stride): (usize, usize),
     count: usize,
-    depth_stride: usize,
-    column_stride: usize,
     width: usize,
     out: &mut [f32],
 ) {
     const PIECE: usize = 256;
-    let depth = out.len() / width;
+    if count < width {
+        out.fill(0.0);
+    }
+    if column_stride == 1 {
+        for (k, row) in out.chunks_exact_mut(width).enumerate() {
+            read(source, first + k * depth_stride, &mut row[..count]);
+        }
+        return;
+    }
     let mut piece = [0.0; PIECE];
-    for from in (0..depth).step_by(PIECE) {
-        let len = PIECE.min(depth - from);
+    for (i, rows) in out.chunks_mut(PIECE * width).enumerate() {
+        let len = rows.len() / width;
         for j in 0..count {
-            let at = (first + j) * column_stride + from * depth_stride;
+            let at = first + j * column_stride + i * PIECE * depth_stride;
             if depth_stride == 1 {
                 read(source, at, &mut piece[..len]);
             } else {
@@ -118,9 +142,52 @@ fn pack_columns(
                     *x = element(source, at + k * depth_stride);
                 }
             }
-            let rows = out[from * width..].chunks_exact_mut(width);
-            for (row, x) in rows.zip(&piece[..len]) {
+            for (row, x) in rows.chunks_exact_mut(width).zip(&piece) {
                 row[j] = *x;
+            }
+        }
+    }
+}
+
+/// Neighbouring panels of columns that mostly lie side by side.
+struct Gathered<'a> {
+    source: &'a [f32],
+    /// Where each element of a column lies relative to the column's first.
+    depth: &'a [usize],
+    /// Where each column's first element lies.
+    columns: &'a [usize],
+    out: &'a mut [f32],
+}
+
+impl SimdOp for Gathered<'_> {
+    type Output = ();
+
+    /// Element after element of the depth, so that rows of the source are read in order across panels.
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let width = VECTORS * lanes;
+        let is_run = |c: &[usize]| c.len() == lanes && c.windows(2).all(|w| w[0] + 1 == w[1]);
+        let vectors: Vec<(bool, &[usize])> =
+            self.columns.chunks(lanes).map(|c| (is_run(c), c)).collect();
+        let panel_len = self.depth.len() * width;
+        for (k, &depth) in self.depth.iter().enumerate() {
+            let rows = self.out.chunks_exact_mut(panel_len);
+            for (row, vectors) in rows.zip(vectors.chunks(VECTORS)) {
+                let row = &mut row[k * width..][..width];
+                for (i, out) in row.chunks_exact_mut(lanes).enumerate() {
+                    let (is_run, columns) = vectors.get(i).copied().unwrap_or_default();
+                    if is_run {
+                        let run = ops.load(&self.source[depth + columns[0]..]);
+                        ops.store(run, out);
+                    } else {
+                        out.fill(0.0);
+                        for (x, &column) in out.iter_mut().zip(columns) {
+                            *x = self.source[depth + column];
+                        }
+                    }
+                }
             }
         }
     }
@@ -169,58 +236,5 @@ impl Patches {
 
     pub(super) fn columns(&self) -> usize {
         self.column_offsets.len()
-    }
-
-    fn pack(&self, image: &[f32], first: usize, count: usize, width: usize, out: &mut [f32]) {
-        let columns = &self.column_offsets[first..][..count];
-        let runs = Runs::of(columns);
-        for (row, &depth) in out.chunks_exact_mut(width).zip(&self.depth_offsets) {
-            match &runs {
-                Runs::One(start) if count == width => {
-                    row.copy_from_slice(&image[depth + start..][..width]);
-                }
-                Runs::One(start) => {
-                    row[..count].copy_from_slice(&image[depth + start..][..count]);
-                    row[count..].fill(0.0);
-                }
-                Runs::Several(runs) => {
-                    for &(to, from, len) in runs {
-                        row[to..][..len].copy_from_slice(&image[depth + from..][..len]);
-                    }
-                    row[count..].fill(0.0);
-                }
-                Runs::None => {
-                    for (x, &column) in row.iter_mut().zip(columns) {
-                        *x = image[depth + column];
-                    }
-                    row[count..].fill(0.0);
-                }
-            }
-        }
-    }
-}
-
-/// Stretches of columns that lie side by side in the image.
-enum Runs {
-    One(usize),
-    /// Column, place in the image, number of columns.
-    Several(Vec<(usize, usize, usize)>),
-    None,
-}
-
-impl Runs {
-    fn of(columns: &[usize]) -> Runs {
-        let mut runs: Vec<(usize, usize, usize)> = Vec::new();
-        for (i, &at) in columns.iter().enumerate() {
-            match runs.last_mut() {
-                Some((_, from, len)) if *from + *len == at => *len += 1,
-                _ => runs.push((i, at, 1)),
-            }
-        }
-        match runs[..] {
-            [(_, start, _)] => Runs::One(start),
-            _ if runs.len() * 4 > columns.len() => Runs::None,
-            _ => Runs::Several(runs),
-        }
     }
 }

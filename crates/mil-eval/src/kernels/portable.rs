@@ -4,19 +4,25 @@
 //! second cache; a tile of the result stays in registers while a stretch of the depth is summed up. Every element is summed
 //! in the same order whatever the tiles and threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 use rten_simd::SimdOp;
 
-use super::packing::pack_rows;
+use super::packing::{pack_columns, pack_rows};
 use super::tile::{Block, DEPTH, ROW_STRIDE, Start, panel_columns, tile_rows};
 use super::{Kernels, Matrix, Product};
+use crate::buffers::Buffers;
 
-/// Rows of a block: what fits into the second cache, with the columns of the result.
-const MAX_BLOCK_ROWS: usize = 168;
-/// Columns that are computed before the next ones are laid out.
+/// Rows of a block: a stretch of them fits into the second cache with room to spare, and there are enough blocks to keep
+/// every thread busy until the end.
+const MAX_BLOCK_ROWS: usize = 84;
+/// Columns that are laid out at once.
 const MAX_COLUMNS: usize = 1024;
-/// Bytes of laid out columns at most, but for one panel.
-const MAX_PACKED_BYTES: usize = 48 << 20;
+/// Floats that are laid out at once at most, but for one stretch of the depth.
+const MAX_PACKED: usize = 1 << 20;
+/// Panels that are laid out together: neighbours in memory are read together.
+const PANELS_PER_TASK: usize = 8;
 /// Products of fewer multiplications are not worth a second thread.
 const MIN_PARALLEL: usize = 1 << 16;
 
@@ -25,14 +31,20 @@ const MIN_PARALLEL: usize = 1 << 16;
 pub(crate) struct Portable;
 
 /// Neighbouring columns of one product.
-struct Panel {
-    product: usize,
-    first: usize,
-    count: usize,
+pub(super) struct Panel {
+    pub(super) product: usize,
+    pub(super) first: usize,
+    pub(super) count: usize,
 }
 
 impl Kernels for Portable {
-    fn multiply(&self, rows: &Matrix<'_>, mut products: Vec<Product<'_>>, bias: Option<&[f32]>) {
+    fn multiply(
+        &self,
+        buffers: &Buffers,
+        rows: &Matrix<'_>,
+        mut products: Vec<Product<'_>>,
+        bias: Option<&[f32]>,
+    ) {
         if rows.rows == 0 {
             return;
         }
@@ -55,118 +67,121 @@ impl Kernels for Portable {
                 })
             })
             .collect();
-        let panel_len = rows.depth * width;
-        let by_columns = MAX_COLUMNS / width;
-        let by_bytes = MAX_PACKED_BYTES / (panel_len * size_of::<f32>());
-        let group = by_bytes.min(by_columns).max(1);
-        let mut packed = vec![0.0; panel_len * group.min(panels.len())];
+        let group = (MAX_COLUMNS / width).clamp(1, panels.len().max(1));
+        let depth = (MAX_PACKED / (group * width) / DEPTH * DEPTH)
+            .max(DEPTH)
+            .min(rows.depth);
+        let mut packed = buffers.floats(group * width * depth);
         for panels in panels.chunks(group) {
             let columns: usize = panels.iter().map(|p| p.count).sum();
             let work = Work {
+                buffers,
                 rows,
                 bias,
                 panels,
-                panel_len,
                 width,
                 is_small: rows.rows * rows.depth * columns < MIN_PARALLEL,
             };
-            work.pack(&products, &mut packed);
-            work.multiply(&mut products, &packed);
+            for from in (0..rows.depth).step_by(depth) {
+                let depth = from..rows.depth.min(from + depth);
+                let packed = &mut packed[..panels.len() * width * depth.len()];
+                work.pack(&products, &depth, packed);
+                work.multiply(&mut products, &depth, packed);
+            }
         }
+        buffers.give_floats(packed);
     }
 }
 
 /// Columns that are laid out at once, times all rows.
 struct Work<'a> {
+    buffers: &'a Buffers,
     rows: &'a Matrix<'a>,
     bias: Option<&'a [f32]>,
     panels: &'a [Panel],
-    panel_len: usize,
     width: usize,
     is_small: bool,
 }
 
 impl Work<'_> {
-    fn pack(&self, products: &[Product<'_>], packed: &mut [f32]) {
-        let pack = |(panel, out): (&Panel, &mut [f32])| {
-            let columns = &products[panel.product].columns;
-            columns.pack(panel.first, panel.count, self.width, out);
+    fn pack(&self, products: &[Product<'_>], depth: &Range<usize>, packed: &mut [f32]) {
+        let len = PANELS_PER_TASK * depth.len() * self.width;
+        let pack = |(panels, out): (&[Panel], &mut [f32])| {
+            pack_columns(products, panels, self.width, depth, out);
         };
         if self.is_small {
-            let out = packed.chunks_exact_mut(self.panel_len);
-            self.panels.iter().zip(out).for_each(pack);
+            let out = packed.chunks_mut(len);
+            self.panels.chunks(PANELS_PER_TASK).zip(out).for_each(pack);
         } else {
-            let out = packed.par_chunks_exact_mut(self.panel_len);
-            self.panels.par_iter().zip(out).for_each(pack);
+            let out = packed.par_chunks_mut(len);
+            let panels = self.panels.par_chunks(PANELS_PER_TASK);
+            panels.zip(out).for_each(pack);
         }
     }
 
-    fn multiply(&self, products: &mut [Product<'_>], packed: &[f32]) {
-        let block = self.block_rows();
-        let mut outs: Vec<Vec<&mut [f32]>> = Vec::new();
-        outs.resize_with(self.rows.rows.div_ceil(block), Vec::new);
+    fn multiply(&self, products: &mut [Product<'_>], depth: &Range<usize>, packed: &[f32]) {
+        let mut blocks: Vec<(Range<usize>, Vec<&mut [f32]>)> =
+            self.blocks().map(|rows| (rows, Vec::new())).collect();
         for product in products.iter_mut() {
             let columns = product.columns.count();
-            let mut chunks = product.out.chunks_mut((block * columns).max(1));
-            for out in &mut outs {
-                out.push(chunks.next().unwrap_or_default());
+            let mut rest = &mut *product.out;
+            for (rows, outs) in &mut blocks {
+                let (out, after) = rest.split_at_mut(rows.len() * columns);
+                outs.push(out);
+                rest = after;
             }
         }
-        let blocks: Vec<_> = outs.into_iter().enumerate().collect();
+        let compute = |(rows, outs)| self.block(rows, depth, outs, packed);
         if self.is_small {
-            let mut left = Vec::new();
-            for (i, outs) in blocks {
-                self.block(i * block, block, outs, packed, &mut left);
-            }
+            blocks.into_iter().for_each(compute);
         } else {
-            blocks
-                .into_par_iter()
-                .for_each_init(Vec::new, |left, (i, outs)| {
-                    self.block(i * block, block, outs, packed, left);
-                });
+            blocks.into_par_iter().for_each(compute);
         }
     }
 
-    /// Rows of a block: few enough that every thread gets as many blocks as the others.
-    fn block_rows(&self) -> usize {
-        let rows = self.rows.rows;
-        let tile = tile_rows();
+    /// Blocks of rows: as many for each thread as for the others, as high as each other but for a tile.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, tile) = (self.rows.rows, tile_rows());
         let threads = if self.is_small {
             1
         } else {
             rayon::current_num_threads()
         };
+        let tiles = rows.div_ceil(tile);
         let blocks = rows.div_ceil(MAX_BLOCK_ROWS).next_multiple_of(threads);
-        rows.div_ceil(blocks).next_multiple_of(tile)
+        let start = move |i: usize| (i * tiles / blocks * tile).min(rows);
+        (0..blocks)
+            .map(move |i| start(i)..start(i + 1))
+            .filter(|rows| !rows.is_empty())
     }
 
     fn block(
         &self,
-        first: usize,
-        block: usize,
+        rows: Range<usize>,
+        depth: &Range<usize>,
         mut outs: Vec<&mut [f32]>,
         packed: &[f32],
-        left: &mut Vec<f32>,
     ) {
-        let count = block.min(self.rows.rows - first);
-        let depth = self.rows.depth;
-        left.resize(block.next_multiple_of(tile_rows()).max(8) * ROW_STRIDE, 0.0);
-        for from in (0..depth).step_by(DEPTH) {
-            let stretch = from..depth.min(from + DEPTH);
-            pack_rows(self.rows, first, count, stretch.clone(), left);
+        let height = rows.len().next_multiple_of(tile_rows()).max(8);
+        let mut left = self.buffers.floats(height * ROW_STRIDE);
+        for from in depth.clone().step_by(DEPTH) {
+            let stretch = from..depth.end.min(from + DEPTH);
+            pack_rows(self.rows, rows.clone(), stretch.clone(), &mut left);
             let start = match self.bias {
                 _ if from > 0 => Start::Out,
-                Some(bias) => Start::Bias(&bias[first..]),
+                Some(bias) => Start::Bias(&bias[rows.clone()]),
                 None => Start::Zero,
             };
-            for (panel, laid_out) in self.panels.iter().zip(packed.chunks_exact(self.panel_len)) {
+            let at = (from - depth.start) * self.width;
+            let laid_out = packed.chunks_exact(depth.len() * self.width);
+            for (panel, laid_out) in self.panels.iter().zip(laid_out) {
                 let out = &mut *outs[panel.product];
-                let out_stride = out.len() / count;
+                let out_stride = out.len() / rows.len();
                 Block {
-                    left,
-                    rows: count,
+                    left: &left,
+                    rows: rows.len(),
                     depth: stretch.len(),
-                    panel: &laid_out[stretch.start * self.width..stretch.end * self.width],
+                    panel: &laid_out[at..][..stretch.len() * self.width],
                     out: &mut out[panel.first..],
                     out_stride,
                     columns: panel.count,
@@ -175,6 +190,7 @@ impl Work<'_> {
                 .dispatch();
             }
         }
+        self.buffers.give_floats(left);
     }
 }
 
@@ -275,7 +291,9 @@ mod tests {
                             out: &mut other,
                         },
                     ];
-                    in_threads(threads, || Portable.multiply(&rows, products, Some(&bias)));
+                    in_threads(threads, || {
+                        Portable.multiply(&Buffers::default(), &rows, products, Some(&bias))
+                    });
                     assert_eq!(out, other);
                     let first = first.get_or_insert_with(|| out.clone());
                     assert_eq!(*first, out, "{m} {k} {n}, {threads} threads");
@@ -324,6 +342,7 @@ mod tests {
         };
         let mut out = [9.0; 4];
         Portable.multiply(
+            &Buffers::default(),
             &rows,
             vec![Product {
                 columns,
@@ -362,6 +381,7 @@ mod tests {
             let mut out = vec![0.0; positions[0] * positions[1]];
             let columns = Columns::Patches(&patches, &image);
             Portable.multiply(
+                &Buffers::default(),
                 &rows,
                 vec![Product {
                     columns,

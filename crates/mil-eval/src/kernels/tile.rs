@@ -4,11 +4,11 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp};
 
 /// Elements of a row that are summed up before the sum goes to memory: what of the columns' panel fits into the first cache.
-pub(super) const DEPTH: usize = 256;
+pub(super) const DEPTH: usize = 384;
 /// Floats from one row of a left block to the next; not a power of two, so that rows do not share cache sets.
 pub(super) const ROW_STRIDE: usize = DEPTH + 16;
 /// Vectors that a panel is wide.
-const VECTORS: usize = 2;
+pub(super) const VECTORS: usize = 2;
 /// The widest panel: two vectors of 512 bits.
 const MAX_PANEL: usize = 32;
 
@@ -106,6 +106,13 @@ impl Block<'_> {
         let rows = &rows[0];
         let depth = self.depth.min(DEPTH);
         let mut sums = [[ops.zero(); VECTORS]; HEIGHT];
+        for row in first..(first + HEIGHT).min(self.rows) {
+            // By the time the sums are ready, what they are added to is near.
+            let out = &self.out[row * self.out_stride..];
+            for out in out.chunks(lanes).take(VECTORS) {
+                ops.prefetch(out.as_ptr());
+            }
+        }
         let panel = self.panel.chunks_exact(VECTORS * lanes);
         for (k, columns) in (0..depth).zip(panel) {
             let columns: [I::F32; VECTORS] = ops.load_many(columns);

@@ -172,7 +172,7 @@ pub(super) fn scaled_dot_product(o: &mut Operands<'_>) -> Result<Value, String> 
     let mut scores_shape = batch.to_vec();
     scores_shape.extend([l, s]);
     let mask = mask.map(|m| Mask::new(m, &scores_shape)).transpose()?;
-    let kernels = o.machine.kernels;
+    let machine = o.machine;
     let (qs, ks, vs) = (q.floats()?, k.floats()?, v.floats()?);
     let scale = (1.0 / (e as f64).sqrt()) as f32;
     if out.is_empty() {
@@ -188,13 +188,13 @@ pub(super) fn scaled_dot_product(o: &mut Operands<'_>) -> Result<Value, String> 
                 row_stride: 1,
                 column_stride: e,
             };
-            let mut scores = vec![0.0; QUERIES.min(l) * s];
+            let mut all_scores = machine.buffers.floats(QUERIES.min(l) * s);
             for (i, out) in out.chunks_mut(QUERIES * width).enumerate() {
                 let rows = out.len() / width;
                 let first = i * QUERIES;
-                let scores = &mut scores[..rows * s];
+                let scores = &mut all_scores[..rows * s];
                 product(
-                    kernels,
+                    machine,
                     plain(&qs[(n * l + first) * e..], rows, e),
                     keys,
                     scores,
@@ -214,12 +214,13 @@ pub(super) fn scaled_dot_product(o: &mut Operands<'_>) -> Result<Value, String> 
                         });
                 }
                 product(
-                    kernels,
+                    machine,
                     plain(scores, rows, s),
                     plain(&vs[n * s * width..], s, width),
                     out,
                 );
             }
+            machine.buffers.give_floats(all_scores);
         });
     for value in [q, k, v] {
         value.recycle(o.machine.buffers);

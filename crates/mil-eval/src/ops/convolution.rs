@@ -141,7 +141,7 @@ pub(super) fn conv(o: &mut Operands<'_>) -> Result<Value, String> {
     )?;
     padded.recycle(o.machine.buffers);
     x.recycle(o.machine.buffers);
-    weights.weight.clone().recycle(o.machine.buffers);
+    weights.weight.recycle(o.machine.buffers);
     Ok(Value::f32(out_shape, out))
 }
 
@@ -240,7 +240,7 @@ fn convolve(
             depth_stride: 1,
         };
         let bias = bias.map(|b| &b[group * shape.outputs..][..shape.outputs]);
-        o.machine.kernels.multiply(&rows, products, bias);
+        o.machine.multiply(&rows, products, bias);
     }
     Ok(())
 }
@@ -359,7 +359,7 @@ fn kernels_of(
         columns,
         out: &mut out,
     };
-    o.machine.kernels.multiply(&left, vec![product], None);
+    o.machine.multiply(&left, vec![product], None);
     Ok(out)
 }
 

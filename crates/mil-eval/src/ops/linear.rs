@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::{Columns, Kernels, Matrix, Product, Source};
+use crate::kernels::{Columns, Matrix, Product, Source};
 use crate::layout::{View, broadcast, broadcast_strides, checked_len};
-use crate::operands::{Operands, missing};
+use crate::operands::{Machine, Operands, missing};
 use crate::value::{Data, Value};
 
 /// Elements as a side of a product.
@@ -42,23 +42,24 @@ impl<'a> Side<'a> {
 }
 
 /// `out = a b`, row after row.
-pub(super) fn product(kernels: &dyn Kernels, a: Side<'_>, b: Side<'_>, out: &mut [f32]) {
+pub(super) fn product(machine: Machine<'_>, a: Side<'_>, b: Side<'_>, out: &mut [f32]) {
     // Laying out columns whose elements are neighbours takes longest; if there are more of them than rows, the transposed
     // product is computed instead, where they are the rows.
     if b.row_stride == 1 && b.column_stride != 1 && b.columns > a.rows {
-        let mut flipped = vec![0.0; out.len()];
-        plain_product(kernels, b.transposed(), a.transposed(), &mut flipped);
+        let mut flipped = machine.buffers.floats(out.len());
+        plain_product(machine, b.transposed(), a.transposed(), &mut flipped);
         let view = View {
             offset: 0,
             axes: vec![(a.rows, 1), (b.columns, a.rows as isize)],
         };
         view.copy(&flipped, out);
+        machine.buffers.give_floats(flipped);
     } else {
-        plain_product(kernels, a, b, out);
+        plain_product(machine, a, b, out);
     }
 }
 
-fn plain_product(kernels: &dyn Kernels, a: Side<'_>, b: Side<'_>, out: &mut [f32]) {
+fn plain_product(machine: Machine<'_>, a: Side<'_>, b: Side<'_>, out: &mut [f32]) {
     let rows = Matrix {
         source: a.source,
         rows: a.rows,
@@ -72,7 +73,7 @@ fn plain_product(kernels: &dyn Kernels, a: Side<'_>, b: Side<'_>, out: &mut [f32
         depth_stride: b.row_stride,
         column_stride: b.column_stride,
     };
-    kernels.multiply(&rows, vec![Product { columns, out }], None);
+    machine.multiply(&rows, vec![Product { columns, out }], None);
 }
 
 /// `x W^T + b`.
@@ -112,7 +113,7 @@ pub(super) fn linear(o: &mut Operands<'_>) -> Result<Value, String> {
         row_stride: 1,
         column_stride: inputs,
     };
-    product(o.machine.kernels, a, b, &mut out);
+    product(o.machine, a, b, &mut out);
     if let Some(bias) = &bias {
         let bias = bias.floats()?;
         out.par_chunks_mut(outputs.max(1)).for_each(|row| {
@@ -193,7 +194,7 @@ pub(super) fn matmul(o: &mut Operands<'_>) -> Result<Value, String> {
         broadcast_strides(x_batch, &batch),
         broadcast_strides(y_batch, &batch),
     );
-    let kernels = o.machine.kernels;
+    let machine = o.machine;
     if size > 0 {
         out.par_chunks_mut(size).enumerate().for_each(|(i, out)| {
             let x_at = place(i, &batch, &x_step) * rows * inner;
@@ -206,7 +207,7 @@ pub(super) fn matmul(o: &mut Operands<'_>) -> Result<Value, String> {
                 source: b.source.skip(y_at),
                 ..b
             };
-            product(kernels, a, b, out);
+            product(machine, a, b, out);
         });
     }
     x.recycle(o.machine.buffers);
@@ -250,7 +251,7 @@ pub(super) fn einsum(o: &mut Operands<'_>) -> Result<Value, String> {
         broadcast_strides(a_batch, &batch),
         broadcast_strides(b_batch, &batch),
     );
-    let kernels = o.machine.kernels;
+    let machine = o.machine;
     let one = |n: usize, h_at: usize, out: &mut [f32]| {
         let a_at = place(n, &batch, &a_step) * c * a_h * w + h_at.min(a_h - 1) * w;
         let b_at = place(n, &batch, &b_step) * w * b_h * u + h_at.min(b_h - 1) * u;
@@ -268,7 +269,7 @@ pub(super) fn einsum(o: &mut Operands<'_>) -> Result<Value, String> {
             row_stride: b_h * u,
             column_stride: 1,
         };
-        product(kernels, a, b, out);
+        product(machine, a, b, out);
     };
     if !out.is_empty() {
         out.par_chunks_mut(c * h * u)

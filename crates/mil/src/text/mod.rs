@@ -20,12 +20,18 @@
 //! are nested by its shape, named inputs and attributes come in alphabetical order, the operation set is written as the iOS
 //! target that brought it, an unknown size is `?`, a parameter that takes a list has its values in parentheses. Inside a
 //! constant, a part of the type that the outer type gives it is written without its type. The version is that of the program
-//! with the text form's own, 3, after it. Comments run from `//` to the end of the line. Parsed but not printed: the older
-//! notation of scalars, `tensor<string, []>("x")`; decimal floats; a flat list for a tensor of any rank.
+//! with the text form's own, 3, after it. Nested blocks follow the operation's attributes, `(int32 i) { … } -> (a)`, one after
+//! the other before the `;`. Comments run from `//` to the end of the line. Parsed but not printed: decimal floats; a flat list
+//! for a tensor of any rank; the word `block` before a nested block.
 //!
-//! No text of Core ML's shows the following; these forms are our own:
+//! Models for iOS 17 and earlier hold the notation of their time: `program(1.0)`, with the types of scalars written as those of
+//! tensors, `tensor<string, []>("x")`. [`print_compiled`] writes the notation that goes with a specification version, [`parse()`]
+//! reads both.
 //!
-//! - Nested blocks follow the operation's attributes: `block(int32 i) { … } -> (a)`, one after the other before the `;`.
+//! # Our own forms
+//!
+//! No text of Core ML's shows the following; these forms are our own, and no compiled model may hold them:
+//!
 //! - Bodies for other operation sets follow the function's own: `specialization<ios17> { … } -> (y)`. Inputs of a function's
 //!   body are written `block(…)` before its brace.
 //! - Attributes of a block follow its outputs, those of a tensor type its shape: `tensor<fp16, [2], [a = string("b")]>`.
@@ -47,7 +53,7 @@ mod printer;
 
 pub use error::ParseError;
 pub use parser::{MAX_DEPTH, Parsed, parse};
-pub use printer::{print, print_operation};
+pub use printer::{OwnForm, print, print_compiled, print_operation};
 
 use crate::weights::WeightId;
 

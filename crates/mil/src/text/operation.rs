@@ -90,7 +90,7 @@ impl<'t> Parser<'t> {
     fn body(&mut self, scope: &mut Scope<'t>, opset: String) -> Result<()> {
         let body = scope.f.add_block(Block::default());
         scope.f.specializations.insert(opset, body);
-        if self.token.is_word("block") {
+        if self.accept_word("block")? {
             self.block_inputs(scope, body)?;
         }
         self.block(scope, body)
@@ -109,7 +109,6 @@ impl<'t> Parser<'t> {
     }
 
     fn block_inputs(&mut self, scope: &mut Scope<'t>, block: BlockId) -> Result<()> {
-        self.keyword("block")?;
         self.sign("(")?;
         scope.f.block_mut(block).inputs = self.declared(scope)?;
         Ok(())
@@ -137,7 +136,7 @@ impl<'t> Parser<'t> {
         self.attributes(&mut scope.f.block_mut(block).attributes, str::to_owned)
     }
 
-    /// `type name, … = kind(…)[…] block(…) { … } -> (…);`; without outputs, from the kind on.
+    /// `type name, … = kind(…)[…] (…) { … } -> (…);`; without outputs, from the kind on.
     fn operation(&mut self, scope: &mut Scope<'t>, block: BlockId) -> Result<()> {
         let mut outputs = Vec::new();
         if !self.after()?.is_sign("(") {
@@ -155,7 +154,7 @@ impl<'t> Parser<'t> {
         let mut op = Operation::new(OpKind::from(kind.as_ref()));
         let pending = self.inputs(scope, &mut op)?;
         self.attributes(&mut op.attributes, attribute_name)?;
-        while self.token.is_word("block") {
+        while self.accept_word("block")? || self.token.is_sign("(") {
             let nested = scope.f.add_block(Block::default());
             op.blocks.push(nested);
             self.nested(|p| {

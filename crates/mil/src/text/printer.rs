@@ -22,6 +22,56 @@ pub fn print(program: &Program, locate: &dyn Fn(WeightId) -> Location) -> String
     p.out
 }
 
+/// The text of a program as compiled models of a specification version hold it: as [`print()`] writes it, in the notation of
+/// that version.
+///
+/// # Errors
+/// The text would need one of the forms that are [our own](super#our-own-forms), which Core ML does not read.
+pub fn print_compiled(
+    program: &Program,
+    specification_version: i32,
+    locate: &dyn Fn(WeightId) -> Location,
+) -> Result<String, OwnForm> {
+    let mut p = Printer::new(locate);
+    p.notation = Notation::of(specification_version);
+    p.program(program);
+    match p.own_form {
+        Some(form) => Err(OwnForm(form)),
+        None => Ok(p.out),
+    }
+}
+
+/// What a program holds that only a form of our own can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}, for which no notation of Core ML's is known")]
+pub struct OwnForm(&'static str);
+
+/// How scalars are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notation {
+    /// `program(1.0)`: a scalar's type is a tensor's without sizes, `tensor<fp16, []>`.
+    Tensors,
+    /// `program(1.3)`: a scalar's type is the element type, `fp16`.
+    Bare,
+}
+
+impl Notation {
+    /// Up to specification 8 (iOS 17) Core ML's compiler writes what the systems of that time read.
+    fn of(specification_version: i32) -> Self {
+        match specification_version {
+            ..9 => Notation::Tensors,
+            _ => Notation::Bare,
+        }
+    }
+
+    fn version(self) -> u32 {
+        match self {
+            Notation::Tensors => 0,
+            Notation::Bare => 3,
+        }
+    }
+}
+
 /// The text of one operation, nested blocks included, without the line's end.
 pub fn print_operation(
     function: &Function,
@@ -39,9 +89,14 @@ const FUNCTION_INDENT: usize = 4;
 const OPERATION_INDENT: usize = 8;
 const BRACE_INDENT: usize = 4;
 
+const OTHER_CONTENTS: &str = "a constant whose contents are not of the kind that its type asks for";
+
 struct Printer<'a> {
     out: String,
     locate: &'a dyn Fn(WeightId) -> Location,
+    notation: Notation,
+    /// The first form of our own that was needed.
+    own_form: Option<&'static str>,
 }
 
 impl<'a> Printer<'a> {
@@ -49,7 +104,14 @@ impl<'a> Printer<'a> {
         Printer {
             out: String::new(),
             locate,
+            notation: Notation::Bare,
+            own_form: None,
         }
+    }
+
+    /// Notes that what follows is a form of our own.
+    fn own(&mut self, what: &'static str) {
+        self.own_form.get_or_insert(what);
     }
 
     fn push(&mut self, text: &str) {
@@ -77,7 +139,11 @@ impl<'a> Printer<'a> {
     }
 
     fn string(&mut self, text: &str) {
+        let start = self.out.len();
         self.enclosed('"', text);
+        if self.out.len() - start > text.len() + 2 {
+            self.own("a string with quotes, backslashes or control characters");
+        }
     }
 
     /// The name of a value or function.
@@ -85,6 +151,7 @@ impl<'a> Printer<'a> {
         if names::is_legal(name) {
             self.push(name);
         } else {
+            self.own("a name that is not legal");
             self.enclosed('`', name);
         }
     }
@@ -94,19 +161,22 @@ impl<'a> Printer<'a> {
         if is_word(name) {
             self.push(name);
         } else {
+            self.own("an operation, input or attribute whose name is no word");
             self.enclosed('`', name);
         }
     }
 
     fn doc(&mut self, doc: &str) {
         if !doc.is_empty() {
+            self.own("a doc string");
             self.push(" doc ");
             self.string(doc);
         }
     }
 
     fn program(&mut self, program: &Program) {
-        self.push(&format!("program({}.3)", program.version));
+        let notation = self.notation.version();
+        self.push(&format!("program({}.{notation})", program.version));
         self.doc(&program.doc);
         self.push("\n");
         if !program.attributes.is_empty() {
@@ -137,6 +207,7 @@ impl<'a> Printer<'a> {
             self.body(f, body);
         }
         for (opset, &body) in f.specializations.iter().filter(|(o, _)| **o != f.opset) {
+            self.own("a function with several bodies");
             self.push(" specialization");
             self.opset(opset);
             self.body(f, body);
@@ -149,7 +220,10 @@ impl<'a> Printer<'a> {
         self.push("<");
         match known {
             Some(known) => self.push(known.ios()),
-            None => self.enclosed('`', opset),
+            None => {
+                self.own("an operation set that is not known");
+                self.enclosed('`', opset);
+            }
         }
         self.push(">");
     }
@@ -157,17 +231,13 @@ impl<'a> Printer<'a> {
     fn body(&mut self, f: &Function, body: BlockId) {
         let block = f.block(body);
         if !block.inputs.is_empty() {
-            self.push(" ");
-            self.block_inputs(f, block);
+            self.own("inputs of a function's body");
+            self.push(" block(");
+            self.declarations(f, &block.inputs);
+            self.push(")");
         }
         self.push(" ");
         self.block(f, block, FUNCTION_INDENT);
-    }
-
-    fn block_inputs(&mut self, f: &Function, block: &Block) {
-        self.push("block(");
-        self.declarations(f, &block.inputs);
-        self.push(")");
     }
 
     /// From the opening brace on; `indent` is that of what the block belongs to.
@@ -183,6 +253,7 @@ impl<'a> Printer<'a> {
         self.list(&block.outputs, |p, &v| p.name(&f.value(v).name));
         self.push(")");
         if !block.attributes.is_empty() {
+            self.own("attributes of a block");
             self.attributes(&block.attributes);
         }
     }
@@ -221,9 +292,11 @@ impl<'a> Printer<'a> {
         }
         for &nested in &op.blocks {
             let block = f.block(nested);
-            self.push(" ");
-            self.block_inputs(f, block);
-            self.push(" ");
+            self.push("\n");
+            self.indent(indent + BRACE_INDENT);
+            self.push("(");
+            self.declarations(f, &block.inputs);
+            self.push(") ");
             self.block(f, block, indent);
         }
         self.push(";");
@@ -273,9 +346,17 @@ impl<'a> Printer<'a> {
     }
 
     fn tensor_type(&mut self, t: &TensorType) {
-        if t.attributes.is_empty() {
-            return self.push(&t.to_string());
+        if t.dims.contains(&Dim::Unknown { variadic: true }) {
+            self.own("any number of dimensions");
         }
+        if t.attributes.is_empty() {
+            let as_tensor = self.notation == Notation::Tensors && t.dims.is_empty();
+            return match as_tensor {
+                true => self.push(&format!("tensor<{}, []>", t.dtype)),
+                false => self.push(&t.to_string()),
+            };
+        }
+        self.own("attributes of a type");
         self.push(&format!("tensor<{}, [", t.dtype));
         self.list(&t.dims, |p, d| p.push(&d.to_string()));
         self.push("], ");
@@ -316,13 +397,20 @@ impl<'a> Printer<'a> {
             (ValueType::Dictionary { key, value }, Data::Dictionary(entries)) => {
                 self.entries(entries, Some((key, value)));
             }
-            (_, Data::Tuple(parts)) => self.items("tuple (", parts, None, ")"),
-            (_, Data::List(items)) => self.items("list [", items, None, "]"),
+            (_, Data::Tuple(parts)) => {
+                self.own(OTHER_CONTENTS);
+                self.items("tuple (", parts, None, ")");
+            }
+            (_, Data::List(items)) => {
+                self.own(OTHER_CONTENTS);
+                self.items("list [", items, None, "]");
+            }
             (_, Data::Dictionary(entries)) => {
+                self.own(OTHER_CONTENTS);
                 self.push("dict ");
                 self.entries(entries, None);
             }
-            (_, Data::Missing) => {}
+            (_, Data::Missing) => self.own("a constant without a value"),
         }
     }
 
@@ -350,9 +438,13 @@ impl<'a> Printer<'a> {
 
     fn weight(&mut self, weight: WeightId) {
         let Location { path, offset } = (self.locate)(weight);
-        self.push("BLOBFILE(path = string(");
+        self.push("BLOBFILE(path = ");
+        self.tensor_type(&TensorType::new(DataType::String, &[]));
+        self.push("(");
         self.string(&path);
-        self.push(&format!("), offset = uint64({offset}))"));
+        self.push("), offset = ");
+        self.tensor_type(&TensorType::new(DataType::Uint64, &[]));
+        self.push(&format!("({offset}))"));
     }
 
     /// Elements as the type shows them, nested by its shape if they are as many as it says.
@@ -414,6 +506,7 @@ impl<'a> Printer<'a> {
 
     fn float(&mut self, x: f64, bits: u64) {
         if x.is_nan() {
+            self.own("a NaN");
             self.push(&format!("nan({bits:#x})"));
         } else {
             self.push(&number::hex(x));
@@ -435,6 +528,7 @@ impl<'a> Printer<'a> {
 
     /// Items as they are stored, whatever the type says, with the name of the container.
     fn stored(&mut self, elements: &Elements) {
+        self.own(OTHER_CONTENTS);
         self.push(literal::container_name(elements));
         self.push(" [");
         self.list(0..elements.len(), |p, i| p.item(elements, i));

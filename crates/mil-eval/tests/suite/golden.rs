@@ -1,64 +1,23 @@
 //! A small model of SDXL's shape, from its checkpoint to numbers, against diffusers'.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 
 use checkpoint::{Checkpoint, OpenOptions};
 use diffusion::unet::{self, Attention, OUTPUT, Options};
 use diffusion::{CheckpointWeights, Names, Overflow, UnetConfig};
-use half::f16;
 use mil::text::Location;
 use mil::{Program, WeightError, WeightId, WeightStore};
-use mil_eval::{Prepared, Rounding, RunOptions, Statistics, Tensor};
-use safetensors::{Dtype, SafeTensors};
+use mil_eval::{Prepared, RunOptions, Statistics, Tensor};
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden")
-}
+use crate::tensors::{Tensors, fixtures, psnr, read, rounded, threads};
 
-type Tensors = BTreeMap<String, Tensor>;
-
-/// Inputs and diffusers' output.
 fn golden() -> Tensors {
-    let bytes = fs::read(folder().join("io.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
-        let bytes = view.data();
-        let floats = match view.dtype() {
-            Dtype::F16 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&b| f16::from_le_bytes(b).to_f32())
-                .collect(),
-            Dtype::F32 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&b| f32::from_le_bytes(b))
-                .collect(),
-            other => panic!("{name} is {other:?}"),
-        };
-        (name, Tensor::f32(view.shape(), floats))
-    };
-    file.tensors().into_iter().map(tensor).collect()
-}
-
-/// The peak of the expected numbers over the error, in dB.
-fn psnr(found: &Tensor, expected: &Tensor) -> f64 {
-    assert_eq!(found.shape, expected.shape);
-    let (found, expected) = (found.as_f32().unwrap(), expected.as_f32().unwrap());
-    let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
-    let sum: f64 = found.iter().zip(expected).map(square).sum();
-    let peak = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    20.0 * (f64::from(peak) / (sum / found.len() as f64).sqrt()).log10()
+    read(&fixtures().join("golden/io.safetensors"))
 }
 
 /// Calls `f` with the program and its weights.
 fn with_model<R>(options: &Options, f: impl FnOnce(&Program, &CheckpointWeights<'_>) -> R) -> R {
-    let unet = folder().join("unet");
+    let unet = fixtures().join("golden/unet");
     let path = unet.join("config.json");
     let config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let checkpoint = Checkpoint::open(&unet, &OpenOptions::default()).unwrap();
@@ -115,13 +74,6 @@ fn run(
         .unwrap()
 }
 
-fn threads(n: usize) -> RunOptions<'static> {
-    RunOptions {
-        threads: NonZeroUsize::new(n).unwrap(),
-        ..RunOptions::default()
-    }
-}
-
 #[test]
 fn every_form_of_attention_gives_what_diffusers_gives() {
     let golden = golden();
@@ -165,9 +117,8 @@ fn rounding_costs_what_half_precision_costs() {
     with_model(&options(Attention::SplitEinsum), |program, weights| {
         let statistics = Statistics::default();
         let rounded = RunOptions {
-            rounding: Rounding::Fp16,
             observer: Some(&statistics),
-            ..threads(2)
+            ..rounded()
         };
         let found = run(program, weights, &golden, &rounded);
         let psnr = psnr(&found, &golden[OUTPUT]);

@@ -1,0 +1,169 @@
+//! How much a job may keep in memory, and how many workers that leaves.
+
+use preflight::{Machine, Memory};
+
+/// The most that this process may keep resident, where somebody says so; what the machine and its containers allow holds in
+/// any case.
+///
+/// What a job holds does not grow with the model's weights: the plan (the program, the table of tensors, the encoded program of
+/// each package) and for each worker a segment with what is read for it. So the budget decides how many workers there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBudget {
+    /// In bytes; `None` for as much as the machine allows.
+    pub limit_bytes: Option<u64>,
+}
+
+/// A limit that is below what a job needs at least.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{by} of {limit_bytes} bytes is too little memory: at least {floor_bytes} bytes are needed, {worker_bytes} of them for a \
+     worker"
+)]
+pub struct TooLittleMemory {
+    /// What sets the limit.
+    pub by: String,
+    /// The limit.
+    pub limit_bytes: u64,
+    /// The least that would do.
+    pub floor_bytes: u64,
+    /// What one worker holds.
+    pub worker_bytes: u64,
+}
+
+impl TooLittleMemory {
+    /// What the person can do about it.
+    pub fn help(&self) -> String {
+        let mebibytes = self.floor_bytes.div_ceil(1 << 20);
+        format!("raise it to at least {mebibytes}MiB")
+    }
+}
+
+/// The name of the option that sets a budget.
+const OPTION: &str = "--memory-limit";
+
+impl MemoryBudget {
+    /// How many workers, of at most `wanted`, fit beside what this process holds now.
+    ///
+    /// # Errors
+    ///
+    /// If not one does.
+    pub fn workers(self, wanted: usize, worker_bytes: u64) -> Result<usize, TooLittleMemory> {
+        self.workers_of(&Memory::sample(), &Machine::sample(), wanted, worker_bytes)
+    }
+
+    pub(crate) fn workers_of(
+        self,
+        memory: &Memory,
+        machine: &Machine,
+        wanted: usize,
+        worker_bytes: u64,
+    ) -> Result<usize, TooLittleMemory> {
+        let worker_bytes = worker_bytes.max(1);
+        let mut workers = wanted.max(1);
+        let mut fit = |by: &str, limit_bytes: u64, held_bytes: u64, peak_bytes: u64| {
+            let left_bytes = limit_bytes.saturating_sub(held_bytes);
+            let fitting = usize::try_from(left_bytes / worker_bytes).unwrap_or(usize::MAX);
+            if fitting == 0 || peak_bytes > limit_bytes {
+                return Err(TooLittleMemory {
+                    by: by.to_owned(),
+                    limit_bytes,
+                    floor_bytes: held_bytes.saturating_add(worker_bytes).max(peak_bytes),
+                    worker_bytes,
+                });
+            }
+            workers = workers.min(fitting);
+            Ok(())
+        };
+        if let Some(limit_bytes) = self.limit_bytes {
+            let held_bytes = memory.resident_bytes.unwrap_or(0);
+            fit(
+                OPTION,
+                limit_bytes,
+                held_bytes,
+                memory.peak_bytes.unwrap_or(0),
+            )?;
+        }
+        for limit in &machine.limits {
+            fit(
+                limit.by.name(),
+                limit.limit_bytes,
+                limit.used_bytes.unwrap_or(0),
+                0,
+            )?;
+        }
+        Ok(workers)
+    }
+}
+
+/// A warning where a job will hold more than there is without swapping.
+pub(crate) fn low(machine: &Machine, more_bytes: u64) -> Option<String> {
+    let left_bytes = machine.left_bytes().filter(|&left| left < more_bytes)?;
+    Some(format!(
+        "memory is low: the job will hold up to {more_bytes} bytes more, and {left_bytes} are available; close other programs, or \
+         give `{OPTION}` or fewer `--threads`"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use preflight::{Bound, MemoryLimit};
+
+    use super::*;
+
+    fn memory(resident_bytes: u64, peak_bytes: u64) -> Memory {
+        Memory {
+            resident_bytes: Some(resident_bytes),
+            peak_bytes: Some(peak_bytes),
+        }
+    }
+
+    #[test]
+    fn workers_fill_what_the_plan_leaves() {
+        for (limit_bytes, resident_bytes, peak_bytes, expected) in [
+            (100, 50, 50, Ok(4)),
+            (79, 50, 60, Ok(2)),
+            (60, 50, 60, Ok(1)),
+            (59, 50, 50, Err(60)),
+            (69, 50, 70, Err(70)),
+            (10, 50, 50, Err(60)),
+        ] {
+            let memory = memory(resident_bytes, peak_bytes);
+            let workers = |limit_bytes| {
+                let budget = MemoryBudget {
+                    limit_bytes: Some(limit_bytes),
+                };
+                budget.workers_of(&memory, &Machine::default(), 4, 10)
+            };
+            let found = workers(limit_bytes);
+            if let Err(e) = &found {
+                assert!(workers(e.floor_bytes).is_ok(), "the floor does");
+                assert!(
+                    workers(e.floor_bytes - 1).is_err(),
+                    "and is the least that does"
+                );
+            }
+            assert_eq!(found.map_err(|e| e.floor_bytes), expected, "{limit_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_containers_limit_holds_too() {
+        let machine = |limit_bytes| Machine {
+            available_bytes: Some(1000),
+            limits: vec![MemoryLimit {
+                by: Bound::CgroupV2("/x".into()),
+                limit_bytes,
+                used_bytes: Some(50),
+            }],
+            ..Machine::default()
+        };
+        let workers =
+            |limit| MemoryBudget::default().workers_of(&memory(40, 900), &machine(limit), 4, 10);
+        assert_eq!(workers(1000), Ok(4));
+        assert_eq!(workers(75), Ok(2));
+        let error = workers(55).unwrap_err();
+        assert_eq!((error.floor_bytes, error.by.as_str()), (60, "cgroup v2"));
+        assert_eq!(low(&machine(1000), 950), None);
+        assert!(low(&machine(1000), 951).is_some() && low(&machine(75), 26).is_some());
+    }
+}
