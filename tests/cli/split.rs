@@ -656,7 +656,8 @@ fn deep() -> Vec<u8> {
 
 #[test]
 fn damaged_packages_are_bad_input() {
-    let cases: &[(&str, fn(&Path))] = &[
+    type Damage = fn(&Path);
+    let cases: &[(&str, Damage)] = &[
         ("up", |p| manifest(p, "../../../outside")),
         ("absolute", |p| manifest(p, "/etc/passwd")),
         ("a link out of it", |p| {
