@@ -8,7 +8,7 @@ use mlmodelc::Coremldata;
 use serde_json::{Value, json};
 
 use crate::checkpoints::{LATENT, sdxl};
-use crate::compile::{chunks, copy, fixture};
+use crate::compile::{chunks, copy, fixture, with_tools, xcrun};
 use crate::folder::{Folder, names, snapshot};
 use crate::program::{Run, args, run};
 
@@ -284,6 +284,46 @@ fn compiled_models_are_taken_as_they_are() {
         inode(&out, "UnetChunk1.mlmodelc/model.mil"),
         inode(&compiled, "UnetChunk1.mlmodelc/model.mil")
     );
+}
+
+/// A stand-in for Core ML's compiler keeps the package that it was given.
+#[test]
+fn core_mls_compiler_gets_one_package_of_all_stages() {
+    let folder = Folder::new();
+    let dir = chunks(&folder, 3);
+    let keep = "mkdir \"$4/$name.mlmodelc\" && cp -R \"$3/.\" \"$4/$name.mlmodelc/\" && echo > \"$4/$name.mlmodelc/coremldata.bin\"";
+    let tools = xcrun(&folder, keep);
+    let out = folder.at("out");
+    let result = with_tools(&tools, args!["bundle", &dir, "-o", &out, "--json"]).ok();
+    let report = result.json();
+    assert_eq!(
+        (&report["compiler"], &report["family"]),
+        (&"xcrun".into(), &Value::Null)
+    );
+    assert_eq!(names(&out), ["Unet.mlmodelc"]);
+    let package = folder.at("Unet.mlpackage");
+    copy(&out.join("Unet.mlmodelc"), &package);
+    let package = mlpackage::Package::open(package).unwrap();
+    let stages = package.stages().unwrap();
+    assert_eq!(stages.len(), 3);
+    for (at, stage) in stages.iter().enumerate() {
+        let chunk = mlpackage::Package::open(dir.join(format!("UnetChunk{}of3.mlpackage", at + 1)))
+            .unwrap();
+        assert_eq!(stage.program().unwrap(), chunk.program().unwrap());
+        assert_eq!(stage.weights().unwrap().files().len(), 1);
+    }
+    let same_inode = |chunk: usize| {
+        let inode = |path| fs::metadata(path).unwrap().ino();
+        let from = dir
+            .join(format!("UnetChunk{chunk}of3.mlpackage"))
+            .join(mlpackage::WEIGHTS_PATH);
+        let to = format!(
+            "Unet.mlmodelc/Data/com.apple.CoreML/weights/{}-weight.bin",
+            chunk - 1
+        );
+        inode(from) == inode(out.join(to))
+    };
+    assert!(!same_inode(1), "what the compiler makes is its own");
 }
 
 #[test]

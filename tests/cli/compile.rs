@@ -59,7 +59,7 @@ pub fn chunks(folder: &Folder, count: usize) -> PathBuf {
 }
 
 /// The program with a folder of tools before all others.
-fn with_tools(tools: &Path, args: Vec<std::ffi::OsString>) -> Run {
+pub fn with_tools(tools: &Path, args: Vec<std::ffi::OsString>) -> Run {
     let mut path = tools.as_os_str().to_owned();
     path.push(":/usr/bin:/bin");
     let output = command().env("PATH", path).args(args).output().unwrap();
@@ -67,7 +67,7 @@ fn with_tools(tools: &Path, args: Vec<std::ffi::OsString>) -> Run {
 }
 
 /// An `xcrun` that finds Core ML's compiler, and does this to compile `$3` into `$4`.
-fn xcrun(folder: &Folder, body: &str) -> PathBuf {
+pub fn xcrun(folder: &Folder, body: &str) -> PathBuf {
     let script = format!(
         "#!/bin/sh\n[ \"$1\" = --find ] && exit 0\nname=$(basename \"$3\" .mlpackage)\n{body}\n"
     );

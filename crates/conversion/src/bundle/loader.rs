@@ -13,7 +13,6 @@ use mlpackage::proto::{FeatureDescription, ModelDescription, feature_type};
 use serde::Serialize;
 
 use super::{COMPILED_ENDING, TOKENIZER_FILES, read_compiled};
-use crate::error::Error;
 
 /// UNets, which may be in two chunks.
 pub const UNETS: [&str; 3] = ["Unet", "UnetRefiner", "ControlledUnet"];
@@ -239,21 +238,19 @@ pub struct Resources {
 }
 
 impl Resources {
-    pub fn in_dir(dir: &Path) -> Result<Self, Error> {
+    /// What is in a folder. A UNet whose description cannot be read, as that of a compiler newer than this program may be, is
+    /// there all the same.
+    pub fn in_dir(dir: &Path) -> Self {
         let has = |name: &str| fs::metadata(dir.join(name)).is_ok();
         let models = UNETS.iter().chain(&SINGLE_MODELS);
         let models = models.flat_map(|name| [1, 2].map(|parts| file_names(name, parts)).concat());
         let names = models.chain(TOKENIZER_FILES.map(str::to_owned));
         let names: Vec<_> = names.filter(|name| has(name)).collect();
         let mut resources = Resources { names, unet: None };
-        for unet in ["Unet", "UnetRefiner", "ControlledUnet"] {
-            if let Some(first) = resources.first_model(unet) {
-                let data = read_compiled(&dir.join(first))?;
-                resources.unet = Some(Interface::from(&data.description));
-                break;
-            }
-        }
-        Ok(resources)
+        let first = UNETS.iter().find_map(|unet| resources.first_model(unet));
+        let data = first.and_then(|first| read_compiled(&dir.join(first)).ok());
+        resources.unet = data.map(|data| Interface::from(&data.description));
+        resources
     }
 
     fn has(&self, name: &str) -> bool {

@@ -105,7 +105,7 @@ pub fn bundle(
     };
     let make = |workshop: &Workshop<'_>| compile::make(models, tokenizer, workshop);
     let (models, transfer) = placement.run(make, reporter, cancel)?;
-    let seen = loader::look(&Resources::in_dir(out)?);
+    let seen = loader::look(&Resources::in_dir(out));
     Ok(BundleReport {
         tool: Tool::this(),
         compiler: compiles.then(|| compiler_name(native).to_owned()),
