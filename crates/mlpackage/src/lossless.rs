@@ -32,8 +32,8 @@ pub fn carries_program(package: &Package) -> Result<bool, Error> {
         return Ok(false);
     };
     let encoded = program::encode(program, &mut |weight, _| table.place(weight));
-    // As bytes, since a number that is none does not equal itself.
-    Ok(encoded.is_ok_and(|e| e.encode_to_vec() == stored.encode_to_vec()))
+    // As bytes too, since a number that is none does not equal itself.
+    Ok(encoded.is_ok_and(|e| e == *stored || e.encode_to_vec() == stored.encode_to_vec()))
 }
 
 /// Bytes that a message of `len` bytes with its length prefix grows by if its contents grow by `extra`.

@@ -82,15 +82,16 @@ impl<'s> Split<'s> {
     /// Cuts the source's program and lays the packages out.
     ///
     /// # Errors
-    /// The source cannot be cut, or not as asked.
+    /// The source's program breaks a rule, or cannot be cut, or not as asked.
     pub fn plan(source: &'s Source, options: SplitOptions) -> Result<Split<'s>, Error> {
         let start = Instant::now();
         let base = options.name.clone().unwrap_or_else(|| source.base_name());
+        let verified = verify(source)?;
         let (list, cut) = if is_whole(source, &options)? {
             let copy = PackageCopy::new(source.package())?;
             (vec![Layout::Copied(copy)], None)
         } else {
-            let cut = cut(source, &options, &base)?;
+            let cut = cut(source, &verified, &options, &base)?;
             (lay_out(source, &cut)?, Some(cut))
         };
         let names = package_names(&base, list.len());
@@ -318,7 +319,12 @@ fn is_whole(source: &Source, options: &SplitOptions) -> Result<bool, Error> {
 }
 
 /// Cuts the source's program.
-fn cut(source: &Source, options: &SplitOptions, base: &str) -> Result<Cut, Error> {
+fn cut(
+    source: &Source,
+    verified: &Verified<'_>,
+    options: &SplitOptions,
+    base: &str,
+) -> Result<Cut, Error> {
     let (main, opset) = source.main()?;
     check_states(source, main)?;
     if options.boundary == Boundary::Float16 && opset < mil::Opset::CoreMl6 {
@@ -330,7 +336,6 @@ fn cut(source: &Source, options: &SplitOptions, base: &str) -> Result<Cut, Error
                 .to_owned(),
         });
     }
-    let verified = verify(source, source.program()?)?;
     let [inputs, ..] = source.features();
     let flexible = Flexible::new(main, opset, &inputs);
     let open = flexible.allowed.keys();
@@ -346,10 +351,10 @@ fn cut(source: &Source, options: &SplitOptions, base: &str) -> Result<Cut, Error
         ..partition::Options::default()
     };
     let weights = source.weights()?;
-    let plan = partition::plan(&verified, weights, &partition_options)
+    let plan = partition::plan(verified, weights, &partition_options)
         .map_err(|e| unsplit(e, main, &flexible))?;
     options.limit.check(&plan)?;
-    let programs = partition::cut(&verified, &plan)?;
+    let programs = partition::cut(verified, &plan)?;
     let names = package_names(base, programs.len());
     let describer = Describer::new(source, &names, &plan, &flexible);
     let part = |(at, program)| Part {
@@ -375,8 +380,8 @@ fn lay_out(source: &Source, cut: &Cut) -> Result<Vec<Layout>, Error> {
     cut.parts.iter().map(lay_out).collect()
 }
 
-fn verify<'p>(source: &Source, program: &'p Program) -> Result<Verified<'p>, Error> {
-    mil::verify(program).map_err(|errors| Error::Program {
+fn verify(source: &Source) -> Result<Verified<'_>, Error> {
+    mil::verify(source.program()?).map_err(|errors| Error::Program {
         path: source.package().path().to_owned(),
         source: errors,
     })

@@ -53,15 +53,10 @@ impl Source {
     pub fn open(path: &Path) -> Result<Source, Error> {
         check_links(path)?;
         let package = Package::open(path)?;
-        let program = package.program()?;
         let refuse = |what: &str| Err(refused(path, what));
         if !package.is_lossless() || !carries_program(&package)? {
             return refuse("its model file holds fields that are not known here and would be lost");
         }
-        mil::verify(program).map_err(|source| Error::Program {
-            path: path.to_owned(),
-            source,
-        })?;
         let description = package.model().description.as_ref();
         if package.model().is_updatable || description.is_some_and(|d| !d.training_input.is_empty())
         {
