@@ -66,6 +66,22 @@ pub fn json_ok(body: &impl Serialize) -> Result<(), Failure> {
     json("ok", body)
 }
 
+/// What a command that is done has to say: one object with `--json`, nothing with `--quiet`, else lines for people.
+pub fn report(
+    body: &impl Serialize,
+    json: bool,
+    quiet: bool,
+    people: impl FnOnce() -> Vec<String>,
+) -> Result<(), Failure> {
+    if json {
+        json_ok(body)
+    } else if quiet {
+        Ok(())
+    } else {
+        lines(people())
+    }
+}
+
 /// The one object of a command that failed; `details` is an object whose fields come after the error.
 pub fn json_failed(error: &impl Serialize, details: Option<&Value>) -> Result<(), Failure> {
     json("failed", &Failed { error, details })

@@ -182,7 +182,7 @@ mod tests {
                 Some(Kind::App),
             ),
             ("/webui/models/Stable-diffusion", &[], Some(Kind::App)),
-            ("/home/models/mine", &["a.safetensors"], None),
+            ("/m/models/mine", &["a.safetensors"], None),
             ("/", &["home"], None),
         ];
         for (path, names, kind) in cases {

@@ -169,15 +169,15 @@ mod tests {
     #[test]
     fn strays_are_told_by_their_path() {
         for (path, is) in [
-            ("/home/a/Downloads/x.safetensors", true),
-            ("/home/a/models/x copy.safetensors", true),
-            ("/home/a/models/x (12).safetensors", true),
-            ("/home/a/models/x (fp16).safetensors", false),
-            ("/home/a/models/x.safetensors", false),
-            ("/home/a/models/Downloads", false),
-            ("/tmp/a/x.safetensors", true),
+            ("/m/Downloads/x.safetensors", true),
+            ("/m/models/x copy.safetensors", true),
+            ("/m/models/x (12).safetensors", true),
+            ("/m/models/x (fp16).safetensors", false),
+            ("/m/models/x.safetensors", false),
+            ("/m/models/Downloads", false),
+            ("/temporary/a/x.safetensors", true),
         ] {
-            let temporary = [PathBuf::from("/tmp")];
+            let temporary = [PathBuf::from("/temporary")];
             assert_eq!(is_stray(Path::new(path), &temporary), is, "{path}");
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use conversion::bundle::{self, BundleReport, Missing};
 
-use crate::commands::compile::{CompilerArg, EXPERIMENTAL, model_line, transfer};
+use crate::commands::compile::{CompilerArg, model_line, note_experimental, transfer};
 use crate::failure::{Failure, shown, shown_path};
 use crate::{folder, format, output, progress, signals};
 
@@ -79,16 +79,8 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
     );
     drop(reporter);
     let report = report.map_err(Failure::from)?;
-    if report.experimental && !opts.quiet {
-        progress::note_line(EXPERIMENTAL);
-    }
-    if opts.json {
-        output::json_ok(&report)
-    } else if opts.quiet {
-        Ok(())
-    } else {
-        output::lines(done(&report, opts))
-    }
+    note_experimental(report.experimental, opts.quiet);
+    output::report(&report, opts.json, opts.quiet, || done(&report, opts))
 }
 
 fn done(report: &BundleReport, opts: &Opts) -> Vec<String> {

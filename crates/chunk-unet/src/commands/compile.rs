@@ -27,7 +27,7 @@ Exit status:
   130  interrupted";
 
 /// What the built-in compiler is called wherever it was used.
-pub const EXPERIMENTAL: &str = "compiled by the built-in compiler, which is experimental: try the models on a Mac before \
+const EXPERIMENTAL: &str = "compiled by the built-in compiler, which is experimental: try the models on a Mac before \
      you give them to others, or compile there with `--compiler xcrun`";
 
 #[derive(Args)]
@@ -93,15 +93,14 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
     );
     drop(reporter);
     let report = report.map_err(Failure::from)?;
-    if report.experimental && !opts.quiet {
+    note_experimental(report.experimental, opts.quiet);
+    output::report(&report, opts.json, opts.quiet, || done(&report, opts))
+}
+
+/// Says that no Mac has loaded what was made, where that is so.
+pub fn note_experimental(experimental: bool, quiet: bool) {
+    if experimental && !quiet {
         progress::note_line(EXPERIMENTAL);
-    }
-    if opts.json {
-        output::json_ok(&report)
-    } else if opts.quiet {
-        Ok(())
-    } else {
-        output::lines(done(&report, opts))
     }
 }
 
