@@ -33,7 +33,8 @@ pub fn cut(program: &Verified<'_>, plan: &Plan) -> Result<Vec<Program>, Error> {
     if ranges.is_empty() || end != flow.units.len() {
         return Err(Error::ForeignPlan);
     }
-    let interface = Interface::new(&flow, &ranges, plan.boundary, &plan.first_chunk_inputs)?;
+    let (boundary, wiring) = (plan.boundary, plan.wiring);
+    let interface = Interface::new(&flow, &ranges, boundary, wiring, &plan.first_chunk_inputs)?;
     let mut programs = Vec::with_capacity(ranges.len());
     for (i, (outline, planned)) in interface.chunks.iter().zip(&plan.chunks).enumerate() {
         let (inputs, outputs) = features(&flow, &interface, i);
@@ -92,7 +93,7 @@ impl<'a> Assembler<'a> {
         }
         for &i in &outline.enter {
             let crossing = &self.interface.crossings[i];
-            let name = crossing.name_after(chunk - 1);
+            let name = crossing.name_into(chunk);
             let input = self.f.add_input(name, crossing.carried.clone());
             self.entered.insert(i, input);
             if crossing.casts.is_none() {
@@ -102,11 +103,8 @@ impl<'a> Assembler<'a> {
         for step in &outline.steps {
             self.step(chunk, step);
         }
-        let outputs = if chunk + 1 == self.interface.chunks.len() {
-            self.map_all(&self.flow.body.outputs)
-        } else {
-            outline.leave.iter().map(|&i| self.leaving(i)).collect()
-        };
+        let mut outputs = self.map_all(&outline.results);
+        outputs.extend(outline.leave.iter().map(|&i| self.leaving(i)));
         self.f.block_mut(self.body).outputs = outputs;
         self.f
     }

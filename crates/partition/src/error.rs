@@ -99,6 +99,18 @@ pub enum Error {
     /// More bytes of weights, or more uses of them, than can be counted.
     #[error("the program's weights take more bytes, or are used more often, than can be planned")]
     TooManyWeights,
+    /// A stage of a pipeline that would have no output.
+    #[error(
+        "nothing that chunk {} makes, up to operation `{last}`, is an output or is taken later, so it cannot be a stage of a \
+         pipeline; ask for fewer chunks, or for a chain",
+        chunk + 1
+    )]
+    NothingLeaves {
+        /// The chunk, from 0.
+        chunk: usize,
+        /// Its last operation.
+        last: String,
+    },
     /// A plan of another program.
     #[error("the plan is not one of this program; plan it again")]
     ForeignPlan,

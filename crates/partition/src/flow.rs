@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use mil::{Block, Constant, Data, Function, OpId, Operation, Opset, ValueId, Verified, WeightId};
 
 use crate::error::Error;
+use crate::options::Wiring;
 
 /// The function `main` as cuts see it.
 pub(crate) struct Flow<'p> {
@@ -45,13 +46,13 @@ pub(crate) enum Origin {
     Unit,
 }
 
-/// A value that a later operation takes, or that is an output.
+/// A value that a later operation takes, or that has to reach the last chunk since it is an output.
 #[derive(Clone, Copy)]
 pub(crate) struct Life {
     pub value: ValueId,
     /// The unit that makes it.
     pub made: usize,
-    /// The last unit that takes it; the number of units for outputs.
+    /// The last unit that takes it; of an output that has to reach the last chunk the number of units.
     pub last: usize,
     pub is_output: bool,
 }
@@ -212,8 +213,9 @@ impl<'p> Flow<'p> {
         weights
     }
 
-    /// Values that live beyond the unit that makes them, in program order.
-    pub fn lives(&self) -> Vec<Life> {
+    /// Values that live beyond the unit that makes them, in program order. In a pipeline an output leaves the chunk that makes
+    /// it and lives on only for operations that take it.
+    pub fn lives(&self, wiring: Wiring) -> Vec<Life> {
         let mut last: Vec<usize> = vec![0; self.origins.len()];
         for (i, unit) in self.units.iter().enumerate() {
             for v in &unit.uses {
@@ -225,7 +227,7 @@ impl<'p> Flow<'p> {
         for (made, unit) in self.units.iter().enumerate() {
             for &value in &self.f.op(unit.op).outputs {
                 let is_output = outputs.contains(&value);
-                let last = if is_output {
+                let last = if is_output && wiring == Wiring::Chain {
                     self.units.len()
                 } else {
                     last[value.index()]

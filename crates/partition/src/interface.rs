@@ -7,7 +7,7 @@ use mil::{DataType, OpId, Opset, TensorType, ValueId, ValueType};
 
 use crate::error::Error;
 use crate::flow::{Flow, Life};
-use crate::options::Boundary;
+use crate::options::{Boundary, Wiring};
 
 /// The element type that a value crosses as; `None` where it cannot cross.
 ///
@@ -32,19 +32,23 @@ pub(crate) struct Crossing {
     pub carried: ValueType,
     /// The element type to cast to on the way out and the one to cast back to, where the value cannot cross as it is.
     pub casts: Option<(DataType, DataType)>,
-    is_output: bool,
     /// The chunk that makes it.
     made: usize,
-    /// The last chunk that receives it.
-    last: usize,
-    /// What it is called when it leaves chunk `made`, `made + 1` and so on.
+    /// The chunks that receive it, in order.
+    takers: Vec<usize>,
+    /// What it is called when it leaves chunk `made`, `made + 1` and so on; in a pipeline only `made` gives it.
     names: Vec<String>,
 }
 
 impl Crossing {
-    /// The feature's name between a chunk and the next.
+    /// The feature's name when it leaves a chunk.
     pub fn name_after(&self, chunk: usize) -> &str {
         &self.names[chunk - self.made]
+    }
+
+    /// The feature's name when it enters a chunk: that under which the nearest chunk before gives it.
+    pub fn name_into(&self, chunk: usize) -> &str {
+        &self.names[(chunk - self.made).min(self.names.len()) - 1]
     }
 
     /// Whether not every value of its type comes out as it went in.
@@ -53,11 +57,11 @@ impl Crossing {
     }
 
     fn enters(&self, chunk: usize) -> bool {
-        self.made < chunk && chunk <= self.last
+        self.takers.contains(&chunk)
     }
 
     fn leaves(&self, chunk: usize) -> bool {
-        self.made <= chunk && chunk < self.last
+        (self.made..self.made + self.names.len()).contains(&chunk)
     }
 }
 
@@ -85,6 +89,8 @@ pub(crate) struct Outline {
     pub inputs: Vec<ValueId>,
     /// Crossings that enter, in program order of their values.
     pub enter: Vec<usize>,
+    /// Outputs of the program that it has, in their order.
+    pub results: Vec<ValueId>,
     /// Crossings that leave, in program order of their values; none leave the last chunk.
     pub leave: Vec<usize>,
     /// Its operations.
@@ -107,6 +113,7 @@ impl Interface {
         flow: &Flow<'_>,
         ranges: &[Range<usize>],
         boundary: Boundary,
+        wiring: Wiring,
         first_chunk_inputs: &[String],
     ) -> Result<Self, Error> {
         let declared = first_inputs(flow, first_chunk_inputs)?;
@@ -115,7 +122,7 @@ impl Interface {
             given: BTreeSet::new(),
         };
         let mut interface = Interface {
-            crossings: crossings(flow, ranges, boundary, &mut names)?,
+            crossings: crossings(flow, ranges, boundary, wiring, &mut names)?,
             chunks: Vec::with_capacity(ranges.len()),
             cast_targets: BTreeMap::new(),
             consumed: BTreeMap::new(),
@@ -130,8 +137,14 @@ impl Interface {
             let name = names.unique(format!("{}_unused", flow.f.value(input).name));
             interface.consumed.insert(input, name);
         }
-        for chunk in 0..ranges.len() {
-            let outline = interface.outline(flow, ranges, chunk, &declared);
+        for (chunk, results) in results(flow, ranges, wiring).into_iter().enumerate() {
+            let outline = interface.outline(flow, ranges, chunk, results, &declared);
+            if outline.results.is_empty() && outline.leave.is_empty() {
+                return Err(Error::NothingLeaves {
+                    chunk,
+                    last: flow.unit_name(ranges[chunk].end.saturating_sub(1)),
+                });
+            }
             interface.chunks.push(outline);
         }
         Ok(interface)
@@ -142,14 +155,13 @@ impl Interface {
         flow: &Flow<'_>,
         ranges: &[Range<usize>],
         chunk: usize,
+        results: Vec<ValueId>,
         declared: &BTreeSet<ValueId>,
     ) -> Outline {
         let is_last = chunk + 1 == ranges.len();
         let units = &flow.units[ranges[chunk].clone()];
         let mut used: BTreeSet<ValueId> = units.iter().flat_map(|u| &u.uses).copied().collect();
-        if is_last {
-            used.extend(&flow.body.outputs);
-        }
+        used.extend(&results);
         let is_unused = |v: &ValueId| chunk == 0 && declared.contains(v) && !used.contains(v);
         let inputs = flow.f.inputs.iter().copied();
         let mut outline = Outline {
@@ -157,6 +169,7 @@ impl Interface {
                 .filter(|v| used.contains(v) || is_unused(v))
                 .collect(),
             enter: self.those(|c| c.enters(chunk)),
+            results,
             leave: self.those(|c| c.leaves(chunk)),
             steps: Vec::new(),
         };
@@ -172,9 +185,9 @@ impl Interface {
         for &i in &outline.leave {
             self.leave(flow, chunk, i, &mut steps);
         }
-        for &i in outline.enter.iter().filter(|_| is_last) {
+        for &i in &outline.enter {
             let crossing = &self.crossings[i];
-            if crossing.casts.is_none() && crossing.is_output {
+            if crossing.casts.is_none() && outline.results.contains(&crossing.value) {
                 steps.list.push(Step::Deliver(i));
             }
         }
@@ -253,19 +266,51 @@ fn first_inputs(flow: &Flow<'_>, names: &[String]) -> Result<BTreeSet<ValueId>, 
     names.iter().map(find).collect()
 }
 
+/// The chunk that a unit is in; what comes after all units is in the last.
+fn chunk_of(ranges: &[Range<usize>], unit: usize) -> usize {
+    let chunk = ranges.partition_point(|r| r.end <= unit);
+    chunk.min(ranges.len() - 1)
+}
+
+/// The outputs of the program that each chunk has: in a pipeline those that it makes. What no operation makes is the last's.
+fn results(flow: &Flow<'_>, ranges: &[Range<usize>], wiring: Wiring) -> Vec<Vec<ValueId>> {
+    let last = ranges.len() - 1;
+    let mut makers = BTreeMap::new();
+    if wiring == Wiring::Pipeline {
+        for (unit, made) in flow.units.iter().enumerate() {
+            let outputs = &flow.f.op(made.op).outputs;
+            makers.extend(outputs.iter().map(|&v| (v, chunk_of(ranges, unit))));
+        }
+    }
+    let mut results = vec![Vec::new(); ranges.len()];
+    for v in &flow.body.outputs {
+        results[makers.get(v).copied().unwrap_or(last)].push(*v);
+    }
+    results
+}
+
+/// The chunks that take each value.
+fn takers(flow: &Flow<'_>, ranges: &[Range<usize>]) -> BTreeMap<ValueId, BTreeSet<usize>> {
+    let mut takers: BTreeMap<ValueId, BTreeSet<usize>> = BTreeMap::new();
+    for (chunk, range) in ranges.iter().enumerate() {
+        for &v in flow.units[range.clone()].iter().flat_map(|u| &u.uses) {
+            takers.entry(v).or_default().insert(chunk);
+        }
+    }
+    takers
+}
+
 fn crossings(
     flow: &Flow<'_>,
     ranges: &[Range<usize>],
     boundary: Boundary,
+    wiring: Wiring,
     names: &mut Names<'_>,
 ) -> Result<Vec<Crossing>, Error> {
-    let chunk_of = |unit: usize| {
-        let chunk = ranges.partition_point(|r| r.end <= unit);
-        chunk.min(ranges.len() - 1)
-    };
+    let taken = takers(flow, ranges);
     let mut crossings = Vec::new();
-    for life in flow.lives() {
-        let (made, last) = (chunk_of(life.made), chunk_of(life.last));
+    for life in flow.lives(wiring) {
+        let (made, last) = (chunk_of(ranges, life.made), chunk_of(ranges, life.last));
         if made == last {
             continue;
         }
@@ -284,21 +329,26 @@ fn crossings(
         } else {
             ty.clone()
         };
+        let later = taken.get(&life.value).into_iter().flatten();
+        let later = later.copied().filter(|&chunk| chunk > made);
+        let (takers, leaves) = match wiring {
+            Wiring::Chain => ((made + 1..=last).collect(), made..last),
+            Wiring::Pipeline => (later.collect(), made..made + 1),
+        };
         crossings.push(Crossing {
             value: life.value,
             carried,
             casts: is_cast.then_some((dtype, tensor.dtype)),
-            is_output: life.is_output,
             made,
-            last,
-            names: feature_names(flow, &life, is_cast.then_some(dtype), made..last, names),
+            takers,
+            names: feature_names(flow, &life, is_cast.then_some(dtype), leaves, names),
         });
     }
     Ok(crossings)
 }
 
 /// Names of a value behind each of the chunks that it leaves. The chunk that makes it sends it under its own name, except for
-/// an output of the program: the last chunk gives it that name, so it cannot enter under it.
+/// an output of the program: the chunk that has the output gives it that name.
 fn feature_names(
     flow: &Flow<'_>,
     life: &Life,

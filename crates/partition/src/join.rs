@@ -1,9 +1,10 @@
 //! One program from a chain of chunk programs: the inverse of a cut.
 //!
-//! The stages are joined as a pipeline runs them: a stage receives the outputs of the stage before it, merged over the
-//! original inputs, and nothing else. What only carries a value from stage to stage goes:
+//! The stages are joined as they run: a stage of a chain receives the outputs of the stage before it, merged over the original
+//! inputs, and nothing else; a stage of a Core ML pipeline those of all stages before it. What only carries a value from stage
+//! to stage goes:
 //!
-//! - an `identity` that gives a value to the next stage and does nothing else, or that gives the chain's output what an
+//! - an `identity` that gives a value to a later stage and does nothing else, or that gives an output of the whole what an
 //!   earlier stage made, or that only consumes an input;
 //! - a `cast` to a wider type at the end of the stage that makes a value, and the `cast` back under the value's own name in
 //!   the stages that use it. Casts that a program had itself stay, since they make values of other names.
@@ -22,6 +23,19 @@ use mil::{
 
 use crate::error::Error;
 use crate::flow::{Flow, Origin, Unit};
+
+/// How stages are joined.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Joining<'n> {
+    /// Names of the inputs that the stages as a whole are given; without them an input is taken for one of those if no stage
+    /// gives a value of its name. The joined program declares those that a stage declares.
+    pub originals: Option<&'n [&'n str]>,
+    /// Names of the outputs of the pipeline that the stages are; `None` for a chain, whose outputs are those of its last stage.
+    pub pipeline_outputs: Option<&'n [&'n str]>,
+    /// Whether `fp32` values may have crossed as `fp16`: the casts that lose digits go as well then, so that the joined program
+    /// computes what the stages only come near to.
+    pub narrowed: bool,
+}
 
 /// A chain as one program.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +93,7 @@ pub enum JoinError {
         "stage {} takes `{}`, expected it among {}, found {}",
         stage + 1,
         value.escape_debug(),
-        providers(*stage),
+        providers(*stage, *is_pipeline),
         made_by.map_or("it nowhere".to_owned(), |s| format!("it among those of stage {}", s + 1))
     )]
     Missing {
@@ -89,6 +103,14 @@ pub enum JoinError {
         value: String,
         /// A stage that gives a value of that name, but not to this one.
         made_by: Option<usize>,
+        /// Whether the stages are those of a pipeline.
+        is_pipeline: bool,
+    },
+    /// An output of a pipeline that no stage gives.
+    #[error("no stage gives the output `{}` of the pipeline", value.escape_debug())]
+    Output {
+        /// The output.
+        value: String,
     },
     /// An input of another type than what provides it.
     #[error(
@@ -118,7 +140,7 @@ pub enum JoinError {
         value: String,
     },
     /// An output of the chain that has the name of one of its inputs.
-    #[error("`{}` is an input of the chain and another output of its last stage", value.escape_debug())]
+    #[error("`{}` is an input of the whole and, as another value, an output", value.escape_debug())]
     Name {
         /// The name.
         value: String,
@@ -134,7 +156,7 @@ impl JoinError {
             | JoinError::Missing { stage, .. }
             | JoinError::Type { stage, .. }
             | JoinError::State { stage, .. } => Some(*stage),
-            JoinError::NoStages | JoinError::Name { .. } => None,
+            JoinError::NoStages | JoinError::Name { .. } | JoinError::Output { .. } => None,
         }
     }
 
@@ -144,52 +166,26 @@ impl JoinError {
             JoinError::Missing { value, .. }
             | JoinError::Type { value, .. }
             | JoinError::State { value, .. }
+            | JoinError::Output { value }
             | JoinError::Name { value } => Some(value),
             JoinError::NoStages | JoinError::Stage { .. } | JoinError::Opset { .. } => None,
         }
     }
 }
 
-fn providers(stage: usize) -> String {
-    match stage {
-        0 => "the original inputs".to_owned(),
-        n => format!("the outputs of stage {n} or the original inputs"),
+fn providers(stage: usize, is_pipeline: bool) -> String {
+    match (stage, is_pipeline) {
+        (0, _) => "the original inputs".to_owned(),
+        (_, true) => "the outputs of the stages before it or the original inputs".to_owned(),
+        (n, false) => format!("the outputs of stage {n} or the original inputs"),
     }
 }
 
-/// Joins the functions `main` of stages in chain order.
-///
-/// `originals` names the inputs that the chain as a whole is given; without it an input is taken for one of those if no stage
-/// gives a value of its name. The joined program declares those that a stage declares.
+/// Joins the functions `main` of stages in the order in which they run.
 ///
 /// # Errors
-/// The stages are no chain in this order; see [`JoinError`].
-pub fn join(stages: &[Verified<'_>], originals: Option<&[&str]>) -> Result<Joined, JoinError> {
-    join_with(stages, originals, is_widening)
-}
-
-/// As [`join()`], where `fp32` values may have crossed as `fp16`: the casts that lose digits go as well, so that the joined
-/// program computes what the chain only comes near to.
-///
-/// # Errors
-/// As for [`join()`].
-pub fn join_narrowed(
-    stages: &[Verified<'_>],
-    originals: Option<&[&str]>,
-) -> Result<Joined, JoinError> {
-    join_with(stages, originals, |narrow, wide| {
-        is_widening(narrow, wide) || is_widening(wide, narrow)
-    })
-}
-
-/// Whether a cast from the first type to the second and back only carries.
-type Undone = fn(&ValueType, &ValueType) -> bool;
-
-fn join_with(
-    stages: &[Verified<'_>],
-    originals: Option<&[&str]>,
-    is_undone: Undone,
-) -> Result<Joined, JoinError> {
+/// The stages are no chain, or no pipeline, in this order; see [`JoinError`].
+pub fn join(stages: &[Verified<'_>], how: &Joining<'_>) -> Result<Joined, JoinError> {
     let flow = |(stage, verified)| {
         Flow::new(verified).map_err(|source| JoinError::Stage { stage, source })
     };
@@ -205,7 +201,7 @@ fn join_with(
             });
         }
     }
-    let links = Links::new(&flows, originals, is_undone)?;
+    let links = Links::new(&flows, how)?;
     let joiner = Joiner::new(&links).join()?;
     let whole = stages[0].program();
     Ok(Joined {
@@ -226,35 +222,42 @@ type Global = (usize, ValueId);
 /// What every value of every stage stands for.
 struct Links<'a> {
     flows: &'a [Flow<'a>],
-    is_undone: Undone,
+    is_narrowed: bool,
+    /// For each stage the names of those of its outputs that are outputs of the whole.
+    results: Vec<BTreeSet<&'a str>>,
+    /// Outputs of the whole: their names and what they are.
+    outputs: Vec<(&'a str, Global)>,
     /// By stage and position of the value; `None` for what a stage makes itself.
     origins: Vec<Vec<Option<Global>>>,
     /// Inputs of the chain, in the order in which stages declare them.
     inputs: Vec<Global>,
     /// Operations of each stage that only carry.
     carriers: Vec<BTreeSet<OpId>>,
-    /// Values that operations, or the chain's outputs, take.
+    /// Values that operations, or the outputs of the whole, take.
     used: BTreeSet<Global>,
 }
 
 impl<'a> Links<'a> {
-    fn new(
-        flows: &'a [Flow<'a>],
-        originals: Option<&[&str]>,
-        is_undone: Undone,
-    ) -> Result<Self, JoinError> {
+    fn new(flows: &'a [Flow<'a>], how: &Joining<'_>) -> Result<Self, JoinError> {
         let none = |flow: &Flow<'_>| vec![None; flow.f.num_values()];
+        let given: Vec<_> = flows.iter().map(outputs_by_name).collect();
+        let results = results(flows, &given, how)?;
         let mut links = Links {
             flows,
-            is_undone,
+            is_narrowed: how.narrowed,
+            results: vec![BTreeSet::new(); flows.len()],
+            outputs: Vec::new(),
             origins: flows.iter().map(none).collect(),
             inputs: Vec::new(),
             carriers: vec![BTreeSet::new(); flows.len()],
             used: BTreeSet::new(),
         };
+        for &(name, (stage, _)) in &results {
+            links.results[stage].insert(name);
+        }
         let mut entrance = Entrance {
-            given: flows.iter().map(outputs_by_name).collect(),
-            originals,
+            given,
+            how,
             declared: BTreeMap::new(),
         };
         let mut sent = Vec::new();
@@ -265,6 +268,8 @@ impl<'a> Links<'a> {
             }
             links.find_carriers(stage, &mut sent);
         }
+        let output = |(name, (stage, v))| (name, links.origin(stage, v));
+        links.outputs = results.into_iter().map(output).collect();
         links.find_uses();
         for (stage, op, value) in sent {
             if !links.used.contains(&(stage, value)) {
@@ -316,8 +321,8 @@ impl<'a> Links<'a> {
         let origin = self.origin(stage, x);
         let is_made_before = origin.0 < stage && !self.inputs.contains(&origin);
         let is_output = flow.body.outputs.contains(&out);
-        let is_last = stage + 1 == self.flows.len();
-        let only_carries = match (is_output, is_last) {
+        let is_result = self.results[stage].contains(flow.f.value(out).name.as_str());
+        let only_carries = match (is_output, is_result) {
             (true, false) => true,
             (true, true) => is_made_before,
             (false, _) => matches!(flow.origin(x), Origin::Input),
@@ -342,11 +347,16 @@ impl<'a> Links<'a> {
         let cast = flow.f.op(unit.op);
         let narrow = operand(cast).filter(|_| cast.kind == Op::Cast.into() && sender < stage)?;
         let (before, after) = (flow.f.value(narrow), self.info((stage, out)));
-        if before != after || !(self.is_undone)(&before.ty, &flow.f.value(wide).ty) {
+        if before != after || !self.is_undone(&before.ty, &flow.f.value(wide).ty) {
             return None;
         }
         sent.push((sender, unit.op, wide));
         Some(self.origin(sender, narrow))
+    }
+
+    /// Whether a cast from the first type to the second and back only carries.
+    fn is_undone(&self, from: &ValueType, to: &ValueType) -> bool {
+        is_widening(from, to) || self.is_narrowed && is_widening(to, from)
     }
 
     fn find_uses(&mut self) {
@@ -355,17 +365,34 @@ impl<'a> Links<'a> {
             let uses = self.units(stage).flat_map(|u| &u.uses);
             used.extend(uses.map(|&v| self.origin(stage, v)));
         }
-        used.extend(self.outputs().map(|(_, global)| global));
+        used.extend(self.outputs.iter().map(|&(_, global)| global));
         self.used = used;
     }
+}
 
-    /// Outputs of the chain: the names that the last stage gives them, and what they are.
-    fn outputs(&self) -> impl Iterator<Item = (&'a str, Global)> {
-        let stage = self.flows.len() - 1;
-        let flow = &self.flows[stage];
-        let outputs = flow.body.outputs.iter();
-        outputs.map(move |&v| (flow.f.value(v).name.as_str(), self.origin(stage, v)))
-    }
+/// Outputs of the whole by name, with the stage that gives each and the value there: those of a chain's last stage, of a
+/// pipeline what the last stage to give a value of that name gives.
+fn results<'a>(
+    flows: &[Flow<'a>],
+    given: &[BTreeMap<&'a str, ValueId>],
+    how: &Joining<'_>,
+) -> Result<Vec<(&'a str, Global)>, JoinError> {
+    let Some(names) = how.pipeline_outputs else {
+        let last = flows.len() - 1;
+        let (f, outputs) = (flows[last].f, &flows[last].body.outputs);
+        let named = |&v: &ValueId| (f.value(v).name.as_str(), (last, v));
+        return Ok(outputs.iter().map(named).collect());
+    };
+    let find = |&name: &&str| {
+        let mut stages = given.iter().enumerate().rev();
+        let found = stages.find_map(|(stage, given)| {
+            let (&name, &v) = given.get_key_value(name)?;
+            Some((name, (stage, v)))
+        });
+        let value = name.to_owned();
+        found.ok_or(JoinError::Output { value })
+    };
+    names.iter().map(find).collect()
 }
 
 fn outputs_by_name<'a>(flow: &Flow<'a>) -> BTreeMap<&'a str, ValueId> {
@@ -393,7 +420,7 @@ fn is_widening(narrow: &ValueType, wide: &ValueType) -> bool {
 /// Where the inputs of stages come from.
 struct Entrance<'a, 'o> {
     given: Vec<BTreeMap<&'a str, ValueId>>,
-    originals: Option<&'o [&'o str]>,
+    how: &'o Joining<'o>,
     declared: BTreeMap<&'a str, Global>,
 }
 
@@ -409,8 +436,12 @@ impl<'a> Entrance<'a, '_> {
             return self.state(links, stage, input);
         }
         let name = info.name.as_str();
-        let before = stage.checked_sub(1);
-        let sent = before.and_then(|s| Some((s, *self.given[s].get(name)?)));
+        let first = match self.how.pipeline_outputs {
+            Some(_) => 0,
+            None => stage.saturating_sub(1),
+        };
+        let mut seen = (first..stage).rev();
+        let sent = seen.find_map(|s| Some((s, *self.given[s].get(name)?)));
         let global = match sent {
             Some((s, v)) => links.origin(s, v),
             None => self.original(links, stage, input)?,
@@ -443,7 +474,7 @@ impl<'a> Entrance<'a, '_> {
             made.then_some(stage)
         };
         let made_by = self.given.iter().enumerate().find_map(makes);
-        let is_original = match self.originals {
+        let is_original = match self.how.originals {
             Some(names) => names.contains(&name),
             None => made_by.is_none(),
         };
@@ -452,6 +483,7 @@ impl<'a> Entrance<'a, '_> {
                 stage,
                 value: name.to_owned(),
                 made_by,
+                is_pipeline: self.how.pipeline_outputs.is_some(),
             });
         }
         let global = self.declared.entry(name).or_insert_with(|| {
@@ -511,7 +543,7 @@ impl<'a> Joiner<'a> {
             body,
             here: links.flows.iter().map(none).collect(),
             names: HashSet::new(),
-            reserved: links.outputs().collect(),
+            reserved: links.outputs.iter().copied().collect(),
             constants: BTreeMap::new(),
             numbers: BTreeMap::new(),
             weights: Vec::new(),
@@ -535,8 +567,9 @@ impl<'a> Joiner<'a> {
         for stage in 0..self.links.flows.len() {
             self.stage(stage);
         }
-        let outputs = self.links.outputs().map(|(name, v)| self.output(name, v));
-        let outputs = outputs.collect();
+        let links = self.links;
+        let outputs = links.outputs.iter();
+        let outputs = outputs.map(|&(name, v)| self.output(name, v)).collect();
         self.f.block_mut(self.body).outputs = outputs;
         Ok(self)
     }
@@ -565,7 +598,7 @@ impl<'a> Joiner<'a> {
             .for_each(|&c| self.constant(stage, flow.body.ops[c]));
     }
 
-    /// The chain's output `name`; an identity gives it that name where what it is has another.
+    /// The output `name` of the whole; an identity gives it that name where what it is has another.
     fn output(&mut self, name: &str, global: Global) -> ValueId {
         let value = self.map(global.0, global.1);
         if self.f.value(value).name == name {

@@ -12,6 +12,7 @@
 //! The chunks form a chain in which a stage receives the outputs of the stage before it, merged over the program's inputs,
 //! and nothing else. So every value that is live across a cut leaves the chunk before it and enters the one after it;
 //! chunks that do not need it themselves pass it through under a name of its own. The last chunk has the program's outputs.
+//! With [`Wiring::Pipeline`] a stage sees the outputs of all stages before it, and nothing is passed through.
 //! A cut cannot be where a list, a state, a text or a tensor of unknown size is live, nor where nothing is; what
 //! [`Options::open_shapes`] knows of counts as known.
 //!
@@ -58,6 +59,6 @@ mod segments;
 
 pub use assemble::cut;
 pub use error::Error;
-pub use join::{JoinError, Joined, StageWeight, join, join_narrowed};
-pub use options::{BlobCost, Boundary, Count, MAX_CHUNKS, Options};
+pub use join::{JoinError, Joined, Joining, StageWeight, join};
+pub use options::{BlobCost, Boundary, Count, MAX_CHUNKS, Options, Wiring};
 pub use plan::{ChunkPlan, Cut, Feature, Plan, plan};

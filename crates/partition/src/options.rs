@@ -20,6 +20,8 @@ pub struct Options {
     pub balance: f64,
     /// What the boundary between chunks carries.
     pub boundary: Boundary,
+    /// Which values a chunk receives.
+    pub wiring: Wiring,
     /// Inputs of the program that the first chunk declares even where it does not use them.
     pub first_chunk_inputs: Vec<String>,
     /// Values whose types leave their shape open and that may cross all the same, each with the shape that it counts with.
@@ -37,6 +39,7 @@ impl Default for Options {
             limit_bytes: None,
             balance: 0.05,
             boundary: Boundary::Keep,
+            wiring: Wiring::Chain,
             first_chunk_inputs: Vec::new(),
             open_shapes: BTreeMap::new(),
             exclusive: BTreeSet::new(),
@@ -66,6 +69,17 @@ pub enum Boundary {
     ///
     /// [`Plan::narrowed`]: crate::Plan::narrowed
     Float16,
+}
+
+/// Which values a chunk receives beside the program's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// The outputs of the chunk before it and nothing else: what a later chunk needs is passed through by those in between, and
+    /// the last chunk has all outputs of the program.
+    Chain,
+    /// The outputs of all chunks before it, as the stages of one Core ML pipeline do: nothing is passed through, and an output
+    /// of the program leaves the chunk that makes it.
+    Pipeline,
 }
 
 /// What a weight costs in the stored file: a header, then for each weight an aligned record with the data right after it; the

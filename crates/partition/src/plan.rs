@@ -7,7 +7,7 @@ use mil::{DataType, ValueId, ValueType, Verified, WeightStore};
 use crate::error::Error;
 use crate::flow::Flow;
 use crate::interface::{Interface, carrier};
-use crate::options::{Boundary, Count, MAX_CHUNKS, Options};
+use crate::options::{Boundary, Count, MAX_CHUNKS, Options, Wiring};
 use crate::search::{MAX_TRAFFIC_BYTES, Search};
 use crate::segments::Segments;
 
@@ -25,6 +25,7 @@ pub struct Plan {
     /// Names of the values that cross with a loss: `fp32` ones that cross as `fp16`.
     pub narrowed: Vec<String>,
     pub(crate) boundary: Boundary,
+    pub(crate) wiring: Wiring,
     pub(crate) first_chunk_inputs: Vec<String>,
 }
 
@@ -37,9 +38,10 @@ pub struct ChunkPlan {
     pub program_operations: usize,
     /// Length of its weight file; 0 where it has no weights, since then there is none.
     pub weight_bytes: u64,
-    /// Inputs of the program, then what enters from the chunk before, in program order.
+    /// Inputs of the program, then what enters from chunks before, in program order.
     pub inputs: Vec<Feature>,
-    /// What leaves for the next chunk, in program order; of the last chunk the program's outputs.
+    /// Outputs of the program: of a chain's last chunk all, of a pipeline's those that the chunk makes. Then what leaves for
+    /// later chunks, in program order.
     pub outputs: Vec<Feature>,
     /// Whether its weight file is no longer than the limit; `true` without one.
     pub within_limit: bool,
@@ -131,7 +133,8 @@ pub fn plan(
     let windows: Vec<_> = starts.into_iter().zip(ends).map(|(s, e)| s..e).collect();
     let ranges: Vec<_> = windows.iter().map(|w| positions.units(w.clone())).collect();
     let first_inputs = &options.first_chunk_inputs;
-    let interface = Interface::new(&flow, &ranges, options.boundary, first_inputs)?;
+    let (boundary, wiring) = (options.boundary, options.wiring);
+    let interface = Interface::new(&flow, &ranges, boundary, wiring, first_inputs)?;
     let chunk = |(chunk, range): (usize, &Range<usize>)| {
         let weight_bytes = segments.file_bytes(windows[chunk].clone());
         let (inputs, outputs) = features(&flow, &interface, chunk);
@@ -160,7 +163,8 @@ pub fn plan(
         limit_bytes: options.limit_bytes,
         best_largest_bytes: choice.best_bytes,
         narrowed: narrowed(&flow, &interface),
-        boundary: options.boundary,
+        boundary,
+        wiring,
         first_chunk_inputs: first_inputs.clone(),
     })
 }
@@ -208,19 +212,18 @@ pub(crate) fn features(
         crosses: false,
         ty: flow.f.value(v).ty.clone(),
     };
-    let crossing = |i: usize, behind: usize| Feature {
-        name: interface.crossings[i].name_after(behind).to_owned(),
+    let crossing = |i: usize, name: &str| Feature {
+        name: name.to_owned(),
         value: interface.crossings[i].value,
         crosses: true,
         ty: interface.crossings[i].carried.clone(),
     };
     let mut inputs: Vec<_> = outline.inputs.iter().map(own).collect();
-    inputs.extend(outline.enter.iter().map(|&i| crossing(i, chunk - 1)));
-    let outputs = if chunk + 1 == interface.chunks.len() {
-        flow.body.outputs.iter().map(own).collect()
-    } else {
-        outline.leave.iter().map(|&i| crossing(i, chunk)).collect()
-    };
+    let enter = outline.enter.iter();
+    inputs.extend(enter.map(|&i| crossing(i, interface.crossings[i].name_into(chunk))));
+    let mut outputs: Vec<_> = outline.results.iter().map(own).collect();
+    let leave = outline.leave.iter();
+    outputs.extend(leave.map(|&i| crossing(i, interface.crossings[i].name_after(chunk))));
     (inputs, outputs)
 }
 
@@ -243,7 +246,7 @@ impl Positions {
                 gone[last + 1].add(live);
             }
         };
-        for life in flow.lives() {
+        for life in flow.lives(options.wiring) {
             add(life.made, life.last, Live::of(life.value, flow, options));
         }
         for (input, last) in flow.input_spans() {

@@ -5,7 +5,10 @@ use mil::{
     Builder, Constant, DataType, Function, Operand, Operation, Opset, Program, ValueId, ValueType,
     WeightError, WeightId, WeightStore,
 };
-use partition::{BlobCost, Boundary, Count, Error, Feature, MAX_CHUNKS, Options, Plan, cut, plan};
+use partition::{
+    BlobCost, Boundary, Count, Error, Feature, Joining, MAX_CHUNKS, Options, Plan, Wiring, cut,
+    plan,
+};
 
 /// Weights of 1,000 bytes each.
 struct Thousands;
@@ -390,10 +393,85 @@ fn narrowed_values_are_named() {
         let main = joined.program.main().unwrap();
         main.ops().filter(|op| op.kind == Op::Cast.into()).count()
     };
-    assert_eq!(casts(partition::join(&stages, None).unwrap()), 4);
-    assert_eq!(casts(partition::join_narrowed(&stages, None).unwrap()), 0);
+    assert_eq!(
+        casts(partition::join(&stages, &Joining::default()).unwrap()),
+        4
+    );
+    let narrowed = Joining {
+        narrowed: true,
+        ..Joining::default()
+    };
+    assert_eq!(casts(partition::join(&stages, &narrowed).unwrap()), 0);
     let kept = planned(&program, &exactly(3)).unwrap();
     assert!(kept.narrowed.is_empty());
+}
+
+/// In a pipeline nothing is passed through, and outputs leave the chunk that makes them under their own names.
+#[test]
+fn stages_of_a_pipeline_see_all_before_them() {
+    let mut b = Builder::new(Opset::CoreMl6);
+    let x = b.input("x", DataType::Fp16, &[4]);
+    let skip = b.op(Op::Relu, "skip", &[("x", x)]).unwrap();
+    let early = b.op(Op::Sigmoid, "early", &[("x", skip)]).unwrap();
+    let mid = b.op(Op::Tanh, "mid", &[("x", early)]).unwrap();
+    let y = b.op(Op::Add, "y", &[("x", mid), ("y", skip)]).unwrap();
+    let program = b.finish(&[y, early]);
+    let options = Options {
+        wiring: Wiring::Pipeline,
+        ..exactly(4)
+    };
+    let plan = planned(&program, &options).unwrap();
+    let features = |at: usize| {
+        let chunk = &plan.chunks[at];
+        (names(&chunk.inputs), names(&chunk.outputs))
+    };
+    assert_eq!(features(0), (vec!["x"], vec!["skip"]));
+    assert_eq!(features(1), (vec!["skip"], vec!["early", "early_via2"]));
+    assert_eq!(features(2), (vec!["early_via2"], vec!["mid"]));
+    assert_eq!(features(3), (vec!["skip", "mid"], vec!["y"]));
+    let crossing: Vec<_> = plan.cuts.iter().map(|c| c.crossing_bytes).collect();
+    assert_eq!(crossing, [8, 16, 16]);
+    let chunks = cut(&mil::verify(&program).unwrap(), &plan).unwrap();
+    let stages: Vec<_> = chunks.iter().map(|c| mil::verify(c).unwrap()).collect();
+    let outputs = |names| Joining {
+        pipeline_outputs: Some(names),
+        ..Joining::default()
+    };
+    let joined = partition::join(&stages, &outputs(&["y", "early"])).unwrap();
+    let main = joined.program.main().unwrap();
+    assert_eq!(main.ops().count(), 4);
+    let missing = partition::join(&stages, &outputs(&["y", "late"])).unwrap_err();
+    let text = "no stage gives the output `late` of the pipeline";
+    assert_eq!(
+        (missing.to_string().as_str(), missing.value()),
+        (text, Some("late"))
+    );
+    let backwards = [1, 0].map(|at: usize| mil::verify(&chunks[at]).unwrap());
+    let how = Joining {
+        originals: Some(&["x"]),
+        ..outputs(&["early"])
+    };
+    let missing = partition::join(&backwards, &how).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("stage 1 takes `skip`, expected it among the original inputs"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn a_stage_without_an_output_is_refused() {
+    let mut b = Builder::new(Opset::CoreMl6);
+    let x = b.input("x", DataType::Fp16, &[4]);
+    let y = b.op(Op::Relu, "y", &[("x", x)]).unwrap();
+    b.op(Op::Tanh, "dead", &[("x", y)]).unwrap();
+    let program = b.finish(&[y]);
+    let options = Options {
+        wiring: Wiring::Pipeline,
+        ..exactly(2)
+    };
+    let last = "dead".to_owned();
+    let refused = planned(&program, &options);
+    assert_eq!(refused, Err(Error::NothingLeaves { chunk: 1, last }));
 }
 
 /// Values of open shape are barriers unless it is known how they count; of exclusive ones a chunk takes one at most.

@@ -2,7 +2,7 @@
 
 use mil::ops::Op;
 use mil::{Builder, Constant, DataType, Opset, Program, ValueId, WeightId};
-use partition::{JoinError, Joined, StageWeight, join};
+use partition::{JoinError, Joined, Joining, StageWeight, join};
 
 /// A stage of additions: `output = input + 1`, with a weight behind it.
 fn stage(opset: Opset, dtype: DataType, input: &str, output: &str) -> Program {
@@ -21,7 +21,11 @@ fn fp16(input: &str, output: &str) -> Program {
 
 fn joined(stages: &[Program], originals: Option<&[&str]>) -> Result<Joined, JoinError> {
     let stages: Vec<_> = stages.iter().map(|s| mil::verify(s).unwrap()).collect();
-    let joined = join(&stages, originals)?;
+    let how = Joining {
+        originals,
+        ..Joining::default()
+    };
+    let joined = join(&stages, &how)?;
     if let Err(e) = mil::verify(&joined.program) {
         panic!("{e}");
     }
@@ -96,7 +100,7 @@ fn what_is_no_chain_is_refused() {
         Case(
             &[fp16("x", "h"), fp16("h", "x")],
             x,
-            "`x` is an input of the chain and another output of its last stage",
+            "`x` is an input of the whole and, as another value, an output",
         ),
     ];
     for Case(stages, originals, expected) in cases {

@@ -8,7 +8,9 @@ mod symbolic;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mil::{Constant, DataType, Opset, Program, ValueType};
-use partition::{Boundary, Count, Error, JoinError, Options, Plan, cut, join, plan};
+use partition::{
+    Boundary, Count, Error, JoinError, Joining, Options, Plan, Wiring, cut, join, plan,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -77,6 +79,30 @@ fn chain(chunks: &[Program], originals: &BTreeMap<String, Symbol>) -> Vec<(Strin
         outputs = run(chunk, &features);
     }
     outputs
+}
+
+/// Runs the chunks as the stages of one Core ML pipeline: a stage has the outputs of all before it over the original inputs.
+fn pipeline(chunks: &[Program], originals: &BTreeMap<String, Symbol>) -> BTreeMap<String, Symbol> {
+    let mut features = originals.clone();
+    for chunk in chunks {
+        let outputs = run(chunk, &features);
+        features.extend(outputs);
+    }
+    features
+}
+
+/// Names of the program's outputs.
+fn outputs(program: &Program) -> Vec<&str> {
+    let f = program.main().unwrap();
+    let outputs = f.block(f.body().unwrap()).outputs.iter();
+    outputs.map(|&v| f.value(v).name.as_str()).collect()
+}
+
+fn given<'n>(originals: Option<&'n [&'n str]>) -> Joining<'n> {
+    Joining {
+        originals,
+        ..Joining::default()
+    }
 }
 
 fn originals(program: &Program) -> BTreeMap<String, Symbol> {
@@ -210,8 +236,50 @@ proptest! {
         let stages: Vec<_> = chunks.iter().map(|c| mil::verify(c).unwrap()).collect();
         let f = program.main().unwrap();
         let inputs: Vec<_> = f.inputs.iter().map(|&v| f.value(v).name.as_str()).collect();
-        let joined = join(&stages, Some(&inputs)).unwrap();
-        prop_assert_eq!(&joined, &join(&stages, None).unwrap());
+        let joined = join(&stages, &given(Some(&inputs))).unwrap();
+        prop_assert_eq!(&joined, &join(&stages, &given(None)).unwrap());
+        let original = |w: mil::WeightId| format!("{:?}", joined.weights[w.0 as usize].weight);
+        prop_assert_eq!(
+            canonical(&joined.program, &original),
+            canonical(&program, &|w| format!("{w:?}"))
+        );
+    }
+
+    #[test]
+    fn pipelined_chunks_compute_and_are_the_whole(recipe in recipes(40), wish in wishes(6)) {
+        let program = made(&recipe);
+        let verified = mil::verify(&program).unwrap();
+        let options = Options { wiring: Wiring::Pipeline, ..wish.options(&program) };
+        let Ok(plan) = plan(&verified, &Lengths, &options) else {
+            return Ok(());
+        };
+        let chunks = cut(&verified, &plan).unwrap();
+        check_chunks(&program, &plan, &chunks);
+        let originals = originals(&program);
+        let whole: BTreeMap<_, _> = run(&program, &originals).into_iter().collect();
+        let features = pipeline(&chunks, &originals);
+        for (name, symbol) in &whole {
+            prop_assert_eq!(&features[name], symbol);
+        }
+        let mut made = BTreeSet::new();
+        for chunk in &plan.chunks {
+            // A program may have one value as an output twice.
+            let names: BTreeSet<_> = chunk.outputs.iter().map(|f| &f.name).collect();
+            for name in names {
+                prop_assert!(made.insert(name), "{} leaves two chunks", name);
+            }
+        }
+        for chunk in &plan.chunks {
+            for feature in chunk.outputs.iter().filter(|f| f.crosses) {
+                let takers = plan.chunks.iter().filter(|c| c.inputs.iter().any(|i| i.name == feature.name));
+                prop_assert!(takers.count() > 0, "nothing takes {}", feature.name);
+            }
+        }
+        let stages: Vec<_> = chunks.iter().map(|c| mil::verify(c).unwrap()).collect();
+        let names = outputs(&program);
+        let inputs: Vec<_> = originals.keys().map(String::as_str).collect();
+        let how = Joining { pipeline_outputs: Some(&names), ..given(Some(&inputs)) };
+        let joined = join(&stages, &how).unwrap();
         let original = |w: mil::WeightId| format!("{:?}", joined.weights[w.0 as usize].weight);
         prop_assert_eq!(
             canonical(&joined.program, &original),
@@ -233,7 +301,7 @@ proptest! {
         let mut swapped: Vec<_> = chunks.iter().map(|c| mil::verify(c).unwrap()).collect();
         let (a, b) = (pick.0 % 3, (pick.0 + 1 + pick.1 % 2) % 3);
         swapped.swap(a, b);
-        let refused = |stages: &[_], originals| match join(stages, originals) {
+        let refused = |stages: &[_], originals| match join(stages, &given(originals)) {
             Err(JoinError::Missing { made_by, .. }) => Some(made_by),
             _ => None,
         };
@@ -346,6 +414,20 @@ fn programs_are_worth_cutting() {
             .iter()
             .map(|&v| &f.value(v).name)
             .collect();
+        let piped = Options {
+            wiring: Wiring::Pipeline,
+            ..options
+        };
+        if let Ok(piped) = partition::plan(&verified, &Lengths, &piped) {
+            let skips = piped.chunks.iter().enumerate().any(|(i, chunk)| {
+                let from = |f: &partition::Feature| {
+                    (0..i.saturating_sub(1))
+                        .any(|j| piped.chunks[j].outputs.iter().any(|o| o.name == f.name))
+                };
+                chunk.inputs.iter().any(from)
+            });
+            count("a stage of a pipeline takes from afar", skips);
+        }
         let early = |name: &&&String| {
             outputs
                 .iter()
