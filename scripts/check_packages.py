@@ -8,14 +8,15 @@ coremltools opens each package and rebuilds every operation, which infers every 
 every blob. What coremltools leaves unchecked is checked here: opset against specification version,
 identifiers, unique names, the layout of weight.bin, the model description against the function, and
 that the metadata is filled in. Of a DIR every package is checked, and where it holds a
-`conversion.json` also that the packages of each component fit together as a chain and stay within
-their limit. Prints a line per package; the exit code is 1 if anything falls short.
+`conversion.json` also that the packages of each component, or the stages of its pipeline, fit together
+and stay within their limit. Prints a line per package or stage; the exit code is 1 if anything falls short.
 
 With `--split` each DIR holds what `split` made of PACKAGE, which others may have made: coremltools opens
-and rebuilds each of its packages, and metadata, descriptions and the inputs' and outputs' declarations
-must be those of PACKAGE.
+and rebuilds each of its packages or stages, and metadata, descriptions and the inputs' and outputs'
+declarations must be those of PACKAGE.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -42,7 +43,7 @@ RESERVED = frozenset(
     "any bool program func tensor list dict tuple true false string bf16 fp16 fp32 fp64 state "
     "int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
 )
-BLOB_FILE = "@model_path/weights/weight.bin"
+BLOB_FOLDER = "@model_path/weights/"
 
 # MILBlob's StorageFormat.hpp: a 64-byte header, then per blob a 64-byte record and its data.
 BLOB_VERSION = 2
@@ -98,17 +99,66 @@ class Report:
         )
 
 
+@dataclass
+class Part:
+    """A model of a package: its own, or one stage of its pipeline."""
+
+    spec: object
+    weights: Path
+    report: Report
+
+
 def check_package(path):
-    """The report of one package. Only a copy of it is opened: coremltools rewrites the manifest."""
-    report = Report(Path(path))
+    """The reports of one package: of itself, or of each stage of its pipeline."""
+    reports = []
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "copy.mlpackage"
-            shutil.copytree(path, copy, copy_function=_link_weights)
-            _check_copy(copy, report)
+        with _opened(path) as (spec, folder):
+            parts = _parts(Path(path), spec, folder)
+            reports = [part.report for part in parts]
+            for part in parts:
+                _check_part_of_ours(part)
+            if spec.WhichOneof("Type") == "pipeline":
+                check_chain(reports, is_pipeline=True)
+                _check_pipeline(spec, reports)
     except Exception as error:  # coremltools raises whatever it stumbles over: each is a finding
-        report.problems.append(f"{type(error).__name__}: {error}")
-    return report
+        reports = reports or [Report(Path(path))]
+        reports[-1].problems.append(f"{type(error).__name__}: {error}")
+    return reports
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """The model of a package and its folder. Only a copy is opened: coremltools rewrites the manifest."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy.mlpackage"
+        shutil.copytree(path, copy, copy_function=_link_weights)
+        model = ct.models.MLModel(str(copy), skip_model_load=True)
+        yield model.get_spec(), copy / "Data" / "com.apple.CoreML" / "weights"
+
+
+def _parts(path, spec, weights):
+    if spec.WhichOneof("Type") != "pipeline":
+        return [Part(spec, weights / "weight.bin", Report(path))]
+    return [
+        Part(stage, weights / f"{at}-weight.bin", Report(Path(f"{path} stage {at + 1}")))
+        for at, stage in enumerate(spec.pipeline.models)
+    ]
+
+
+def _check_pipeline(spec, reports):
+    """What a pipeline declares: what no stage gives goes in, what none takes comes out."""
+    given = [f for report in reports for f in report.outputs]
+    names = {name for name, *_ in given}
+    taken = {f[0]: f for report in reversed(reports) for f in report.inputs}
+    inputs = {f for f in taken.values() if f[0] not in names}
+    outputs = {f for f in given if f[0] not in taken}
+    for kind, features, wanted in (
+        ("inputs", spec.description.input, inputs),
+        ("outputs", spec.description.output, outputs),
+    ):
+        if {_feature(f) for f in features} != wanted:
+            found = sorted(f.name for f in features)
+            reports[0].problems.append(f"the pipeline's {kind} are {found}, expected {sorted(f[0] for f in wanted)}")
 
 
 def _link_weights(source, target):
@@ -120,11 +170,10 @@ def _link_weights(source, target):
     return shutil.copy2(source, target)
 
 
-def _check_copy(path, report):
-    model = ct.models.MLModel(str(path), skip_model_load=True)
-    spec = model.get_spec()
+def _check_part_of_ours(part):
+    spec, report = part.spec, part.report
     report.specification = spec.specificationVersion
-    load_program(spec, spec.specificationVersion, model.weights_dir).validate()
+    load_program(spec, spec.specificationVersion, str(part.weights.parent)).validate()
     functions = spec.mlProgram.functions
     if list(functions) != ["main"]:
         report.problems.append(f"expected one function `main`, found {list(functions)}")
@@ -139,7 +188,7 @@ def _check_copy(path, report):
     _check_names(functions["main"], block, report)
     _check_description(spec.description, functions["main"], block, report)
     _check_metadata(spec.description, report)
-    _check_blobs(Path(model.weights_dir or path / "none") / "weight.bin", block, report)
+    _check_blobs(part.weights, block, report)
 
 
 def _check_names(function, block, report):
@@ -204,13 +253,13 @@ def _check_blobs(path, block, report):
             if value.WhichOneof("value") != "blobFileValue":
                 continue
             blob = value.blobFileValue
-            if blob.fileName != BLOB_FILE:
-                report.problems.append(f"`{op.outputs[0].name}` lies in `{blob.fileName}`, not `{BLOB_FILE}`")
+            if blob.fileName != BLOB_FOLDER + path.name:
+                report.problems.append(f"`{op.outputs[0].name}` lies in `{blob.fileName}`, not `{path.name}`")
             code, bits = BLOB_TYPES[value.type.tensorType.dataType]
             referenced[blob.offset] = (code, -(-math.prod(_shape(value.type)) * bits // 8))
     if not path.exists():
         if referenced:
-            report.problems.append("weight.bin is missing")
+            report.problems.append(f"{path.name} is missing")
         return
     report.weight_bytes = path.stat().st_size
     found, problems = _walk_blobs(path)
@@ -261,9 +310,9 @@ def _walk_blobs(path):
     return found, problems
 
 
-def check_chain(reports):
+def check_chain(reports, is_pipeline=False):
     """Adds to the reports where the packages, in order, fall short as a chain: a stage gets the last
-    stage's outputs merged over the original inputs, and nothing else."""
+    stage's outputs merged over the original inputs, and nothing else; in a pipeline those of all before it."""
     originals, passed = {}, {}
     for report in reports:
         for name, *feature in report.inputs:
@@ -275,7 +324,8 @@ def check_chain(reports):
                 report.problems.append(f"input `{name}` is neither passed by the stage before nor original")
             elif given != feature:
                 report.problems.append(f"input `{name}` is {feature}, the chain gives {given}")
-        passed = {name: feature for name, *feature in report.outputs}
+        outputs = {name: feature for name, *feature in report.outputs}
+        passed = {**passed, **outputs} if is_pipeline else outputs
         hidden = [name for name in passed if name in ORIGINAL_INPUTS]
         report.problems += [f"output `{name}` hides an original input" for name in hidden]
     first = {name for name, *_ in reports[0].inputs}
@@ -293,17 +343,21 @@ def check_folder(path):
     reports = {package.name: check_package(package) for package in sorted(path.glob("*.mlpackage"))}
     components = json.loads(record.read_text())["components"] if record.exists() else {}
     for name, component in components.items():
-        chunks = component["chunks"]
-        chain = [reports.get(Path(chunk["path"]).name) for chunk in chunks]
-        if not chain or None in chain:
+        chunks, packages = component["chunks"], component["packages"]
+        chain = [report for package in packages for report in reports.get(package, [])]
+        if not chain or len(chain) != len(chunks):
             missing = Report(record, problems=[f"`{name}` lists packages that are not there"])
-            reports[f"conversion.json {name}"] = missing
+            reports[f"conversion.json {name}"] = [missing]
             continue
-        check_chain(chain)
+        if len(packages) == len(chunks):
+            check_chain(chain)
         for report, chunk in zip(chain, chunks):
             _check_record(report, chunk, component["limit"])
-            _check_files(report, chunk, component["files"])
-    return list(reports.values())
+        for package in packages:
+            _check_files(path / package, reports[package][0], component["files"])
+        if component["packages_bytes"] != sum(file["bytes"] for file in component["files"]):
+            chain[0].problems.append(f"`packages_bytes` is {component['packages_bytes']}, the files take another number")
+    return [report for package in reports.values() for report in package]
 
 
 def _check_record(report, chunk, limit):
@@ -328,41 +382,49 @@ def _check_record(report, chunk, limit):
         report.problems.append(f"{report.weight_bytes} bytes of weights, the limit is {limit['bytes']}")
 
 
-def _check_files(report, chunk, files):
-    recorded = {file["path"]: file["bytes"] for file in files if file["path"].startswith(chunk["path"] + "/")}
-    folder = report.path.parent
+def _check_files(package, report, files):
+    recorded = {file["path"]: file["bytes"] for file in files if file["path"].startswith(package.name + "/")}
     found = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in report.path.rglob("*")
+        path.relative_to(package.parent).as_posix(): path.stat().st_size
+        for path in package.rglob("*")
         if path.is_file()
     }
-    if recorded != found or chunk["package_bytes"] != sum(found.values()):
-        report.problems.append(f"files recorded as {recorded}, {chunk['package_bytes']} bytes, found {found}")
+    if recorded != found:
+        report.problems.append(f"files recorded as {recorded}, found {found}")
 
 
 def check_split(whole, folder):
     """The reports of the packages that `split` made of another one."""
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary) / "whole.mlpackage"
-        shutil.copytree(whole, copy, copy_function=_link_weights)
-        wanted = ct.models.MLModel(str(copy), skip_model_load=True).get_spec()
+    with _opened(whole) as (wanted, _):
+        pass
     record = json.loads((Path(folder) / "conversion.json").read_text())
     [component] = record["components"].values()
-    reports, passed = [], {}
+    reports, passed, final = [], {}, []
     for name in component["packages"]:
-        report = Report(Path(folder) / name)
-        reports.append(report)
+        path = Path(folder) / name
         try:
-            with tempfile.TemporaryDirectory() as temporary:
-                copy = Path(temporary) / "copy.mlpackage"
-                shutil.copytree(report.path, copy, copy_function=_link_weights)
-                passed = _check_part(copy, wanted, passed, len(component["packages"]) > 1, report)
+            with _opened(path) as (spec, weights):
+                is_pipeline = spec.WhichOneof("Type") == "pipeline"
+                for part in _parts(path, spec, weights):
+                    reports.append(part.report)
+                    given = _check_part(part, wanted, passed, len(component["chunks"]) > 1)
+                    passed = {**passed, **given} if is_pipeline else given
+                final = [f.name for f in _described(spec)[1]]
+                if is_pipeline:
+                    _check_whole(spec, wanted, reports[-1])
         except Exception as error:  # coremltools raises whatever it stumbles over: each is a finding
-            report.problems.append(f"{type(error).__name__}: {error}")
-    final = [name for name, *_ in reports[-1].outputs]
+            reports.append(Report(path, problems=[f"{type(error).__name__}: {error}"]))
     if final != [f.name for f in _described(wanted)[1]]:
-        reports[-1].problems.append(f"the last stage gives {final}")
+        reports[-1].problems.append(f"the last package gives {final}")
     return reports
+
+
+def _check_whole(spec, wanted, report):
+    """Checks what a pipeline says against the package that it was made of."""
+    if spec.description.metadata != wanted.description.metadata:
+        report.problems.append("the pipeline's metadata is not the package's")
+    if _described(spec) != _described(wanted):
+        report.problems.append("the pipeline's inputs and outputs are not declared as the package's")
 
 
 def _described(spec):
@@ -374,12 +436,11 @@ def _described(spec):
     return list(description.input), list(description.output), list(description.state)
 
 
-def _check_part(path, wanted, passed, is_part, report):
-    """Checks a package against the one that it is a part of. Returns what it gives, by name."""
-    model = ct.models.MLModel(str(path), skip_model_load=True)
-    spec = model.get_spec()
+def _check_part(part, wanted, passed, is_part):
+    """Checks a model against the package that it is a part of. Returns what it gives, by name."""
+    spec, report = part.spec, part.report
     report.specification = spec.specificationVersion
-    load_program(spec, spec.specificationVersion, model.weights_dir).validate()
+    load_program(spec, spec.specificationVersion, str(part.weights.parent)).validate()
     if spec.specificationVersion != wanted.specificationVersion:
         report.problems.append(f"specification {spec.specificationVersion}, expected {wanted.specificationVersion}")
     for name, function in spec.mlProgram.functions.items():
@@ -404,10 +465,9 @@ def _check_part(path, wanted, passed, is_part, report):
             report.problems.append(f"input `{feature.name}` is not declared as in the whole")
         elif given is not None and given.type.multiArrayType.dataType != feature.type.multiArrayType.dataType:
             report.problems.append(f"input `{feature.name}` is of another type than the stage before gives")
-    weights = Path(model.weights_dir or path / "none") / "weight.bin"
-    if weights.exists():
-        report.weight_bytes = weights.stat().st_size
-        found, problems = _walk_blobs(weights)
+    if part.weights.exists():
+        report.weight_bytes = part.weights.stat().st_size
+        found, problems = _walk_blobs(part.weights)
         report.blobs = len(found)
         report.problems += [p for p in problems if "reserved bytes" not in p]
     return {f.name: f for f in outputs}
@@ -429,7 +489,7 @@ def _check_part_names(spec, function, block, report):
 def check(path):
     """The reports of a package or of a folder of packages."""
     path = Path(path)
-    return [check_package(path)] if path.suffix == ".mlpackage" else check_folder(path)
+    return check_package(path) if path.suffix == ".mlpackage" else check_folder(path)
 
 
 def main(arguments):

@@ -100,7 +100,7 @@ class CheckPackages(unittest.TestCase):
     def test_a_good_package_passes_and_stays_as_it_is(self):
         manifest = self.folder / "good.mlpackage/Manifest.json"
         before = manifest.stat().st_mtime_ns
-        report = check_packages.check_package(self.folder / "good.mlpackage")
+        [report] = check_packages.check_package(self.folder / "good.mlpackage")
         self.assertEqual(report.problems, [])
         self.assertEqual((report.operations, report.blobs), (2, 2))
         self.assertEqual(manifest.stat().st_mtime_ns, before)
@@ -111,7 +111,8 @@ class CheckPackages(unittest.TestCase):
                 package = self.folder / "damaged.mlpackage"
                 shutil.copytree(self.folder / "good.mlpackage", package)
                 damage(package)
-                problems = "; ".join(check_packages.check_package(package).problems)
+                [report] = check_packages.check_package(package)
+                problems = "; ".join(report.problems)
                 shutil.rmtree(package)
                 self.assertIn(expected, problems)
 

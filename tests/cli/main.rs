@@ -17,6 +17,7 @@ mod interrupt;
 mod metadata;
 mod mounted;
 mod packages;
+mod pipeline;
 mod preflight;
 mod program;
 mod reclaim;

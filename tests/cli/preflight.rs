@@ -92,6 +92,7 @@ fn bytes_are_those_that_convert_writes_whatever_the_options() {
         &["--allow-overflow", "--no-hash", "--memory-limit", "1GiB"],
         &["--config", config, "--quiet"],
         &["--verify", "-v"],
+        &["--chunks", "3", "--pipeline", "--target", "macos14"],
     ];
     for (i, options) in cases.iter().enumerate() {
         let mut options = options.to_vec();
@@ -138,6 +139,7 @@ fn bytes_are_those_that_split_writes_whatever_the_options() {
             "1",
         ],
         &["--max-chunk-size", "15MB", "--memory-limit", "1GiB"],
+        &["--chunks", "5", "--pipeline"],
     ];
     for (i, options) in cases.iter().enumerate() {
         check("split", &package, &folder.at(&format!("out{i}")), options);

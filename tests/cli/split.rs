@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use mil_eval::{Link, Options, Prepared, RunOptions, Tensor, chain};
 use mlpackage::proto::array_feature_type::ShapeFlexibility;
 use mlpackage::proto::feature_type::Type;
-use mlpackage::proto::{FeatureDescription, ModelDescription};
+use mlpackage::proto::{FeatureDescription, Model, ModelDescription};
 use mlpackage::{MODEL_PATH, Package, WEIGHTS_PATH};
+use prost::Message;
 
 use crate::folder::{Folder, names, snapshot};
 use crate::program::{Run, args, run};
@@ -69,15 +70,21 @@ fn numbers(shape: &[usize]) -> Tensor {
     Tensor::f32(shape, values.collect())
 }
 
-/// What a chain of packages makes of these inputs.
+/// What a chain of packages makes of these inputs, each a program or a pipeline.
 fn evaluated(packages: &[Package], inputs: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let prepared = |package| -> Link<'_> {
         let (package, options): (&Package, _) = (package, Options::default());
-        let store = package.weight_store().unwrap();
-        let program = package.program().unwrap();
-        Prepared::new(program, "main", store, options)
-            .unwrap()
-            .into()
+        let stages = package.stages().unwrap();
+        let is_pipeline = stages[0].number().is_some();
+        let prepared = stages.iter().map(|stage| {
+            let store = stage.weight_store().unwrap();
+            Prepared::new(stage.program().unwrap(), "main", store, options).unwrap()
+        });
+        let outputs = package.outputs().into_iter().map(|f| f.name);
+        Link {
+            stages: prepared.collect(),
+            outputs: is_pipeline.then(|| outputs.collect()),
+        }
     };
     let links: Vec<_> = packages.iter().map(prepared).collect();
     chain(&links, inputs, &RunOptions::default(), &mut |_, _| {}).unwrap()
@@ -106,10 +113,17 @@ fn every_kind_comes_out_as_it_went_in() {
             continue;
         }
         let whole = Package::open(fixture(name)).unwrap();
-        for chunks in CHUNKS {
+        let forms = CHUNKS.iter().flat_map(|&n| [(n, false), (n, true)]);
+        for (chunks, pipeline) in forms {
+            // Pipelines have no states.
+            if pipeline && name.starts_with("stateful") {
+                continue;
+            }
             let folder = Folder::new();
             let out = folder.at("out");
-            let args = ["--chunks", &chunks.to_string(), "--verify", "--json"];
+            let count = chunks.to_string();
+            let mut args = vec!["--chunks", &count, "--verify", "--json"];
+            args.extend(pipeline.then_some("--pipeline"));
             let object = split(&fixture(name), &out, &args).ok().json();
             assert_eq!(
                 object["structure"]["findings"],
@@ -117,7 +131,9 @@ fn every_kind_comes_out_as_it_went_in() {
                 "{name}"
             );
             let packages = written(&out);
-            assert_eq!(packages.len(), chunks, "{name}");
+            let stages: usize = packages.iter().map(|p| p.stages().unwrap().len()).sum();
+            assert_eq!(stages, chunks, "{name}");
+            assert_eq!(packages.len() == 1, pipeline, "{name}");
             if uncomputed.contains(&name) {
                 continue;
             }
@@ -131,7 +147,11 @@ fn every_kind_comes_out_as_it_went_in() {
                 .map(|f| (f.name.clone(), numbers(&default_shape(f))));
             let inputs = inputs.collect();
             let whole = evaluated(std::slice::from_ref(&whole), &inputs);
-            assert_eq!(evaluated(&packages, &inputs), whole, "{name} in {chunks}");
+            assert_eq!(
+                evaluated(&packages, &inputs),
+                whole,
+                "{name} in {chunks}, as a pipeline: {pipeline}"
+            );
         }
     }
 }
@@ -455,19 +475,30 @@ fn boundaries() {
     split(&fixture("ladder-ios15-fp32"), &folder.at("out"), &args).failed(2);
 }
 
+/// A package whose model can be trained.
+fn trainable(folder: &Folder) -> PathBuf {
+    let package = copied(folder, "ladder-ios16-fp16");
+    let path = package.join(MODEL_PATH);
+    let mut model = Model::decode(&fs::read(&path).unwrap()[..]).unwrap();
+    let description = model.description.as_mut().unwrap();
+    description.training_input = description.input.clone();
+    fs::write(&path, model.encode_to_vec()).unwrap();
+    package
+}
+
 #[test]
 fn what_cannot_be_split_is_refused_by_name() {
     let packages = fixtures().join("packages");
     let functions = packages.join("functions-ios18-fp16/model.mlpackage");
-    let pipeline = packages.join("pipeline-ios16-fp32/model.mlpackage");
     let folder = Folder::new();
     let network = copied(&folder, "ladder-ios15-fp32");
     // A specification version and an empty neural network.
     fs::write(network.join(MODEL_PATH), [0x08, 4, 0xa2, 0x1f, 0]).unwrap();
+    let trainable = trainable(&folder);
     for (package, code, message) in [
         (&functions, "cannot_split", "`first`, `second`, `third`"),
-        (&pipeline, "bad_package", "`pipeline`"),
         (&network, "bad_package", "`neuralNetwork`"),
+        (&trainable, "cannot_split", "trained on the device"),
     ] {
         let out = folder.at("out");
         let object = split(package, &out, &["--chunks", "2", "--json"])

@@ -83,7 +83,7 @@ fn table(chunks: &[Chunk], limit: &LimitReport) -> Table {
             |n| format::share(chunk.weight_bytes, n),
         );
         table.row([
-            shown(&chunk.path),
+            name(chunk),
             thousands(chunk.operations as u64),
             format::bytes(chunk.weight_bytes),
             share,
@@ -92,6 +92,18 @@ fn table(chunks: &[Chunk], limit: &LimitReport) -> Table {
         ]);
     }
     table
+}
+
+fn name(chunk: &Chunk) -> String {
+    placed(shown(&chunk.path), chunk.stage)
+}
+
+/// What a chunk is called: its package, and of a pipeline its stage.
+pub fn placed(package: String, stage: Option<usize>) -> String {
+    match stage {
+        Some(stage) => format!("{package} stage {stage}"),
+        None => package,
+    }
 }
 
 fn traffic(features: &[Feature]) -> String {
@@ -110,7 +122,7 @@ fn over_limit(chunks: &[Chunk], asked: &LimitReport, fewest: Option<usize>) -> V
         return Vec::new();
     };
     let over = chunks.iter().filter(|c| !c.within_limit);
-    let over: Vec<String> = over.map(|c| shown(&c.path)).collect();
+    let over: Vec<String> = over.map(name).collect();
     let (are, they, them) = match over.len() {
         0 => return Vec::new(),
         1 => ("is", "it", "it"),
@@ -159,7 +171,7 @@ pub fn features(chunks: &[Chunk]) -> Vec<String> {
     let mut lines = Vec::new();
     for chunk in chunks {
         lines.push(String::new());
-        lines.push(shown(&chunk.path));
+        lines.push(name(chunk));
         let mut table = Table::default();
         for (direction, list) in [("in", &chunk.inputs), ("out", &chunk.outputs)] {
             for f in list {
@@ -213,6 +225,9 @@ pub fn split_done(report: &SplitReport, dir: &Path) -> Vec<String> {
     );
     lines.push(match report.component.as_str() {
         "unet" | "unet_refiner" => loading(&report.component, &report.chunks),
+        _ if report.chunks.iter().any(|c| c.stage.is_some()) => {
+            "To load: compile with `xcrun coremlcompiler compile`; it takes and gives what the whole did.".to_owned()
+        }
         _ => "To load: compile with `xcrun coremlcompiler compile`; each takes the outputs of the one before it, and the \
               original inputs."
             .to_owned(),
@@ -236,7 +251,7 @@ fn written(
             |n| format::share(chunk.weight_bytes, n),
         );
         table.row([
-            shown_path(&dir.join(&chunk.path)),
+            placed(shown_path(&dir.join(&chunk.path)), chunk.stage),
             format::bytes(chunk.package_bytes),
             format::bytes(chunk.weight_bytes),
             share,
@@ -263,7 +278,7 @@ fn loading(component: &str, chunks: &[Chunk]) -> String {
     } else {
         "Unet"
     };
-    let paths: Vec<&str> = chunks.iter().map(|c| c.path.as_str()).collect();
+    let paths = conversion::report::packages(chunks);
     let known = paths == conversion::package_names(base, paths.len());
     match (paths.len(), known) {
         (1 | 2, true) => {

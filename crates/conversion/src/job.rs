@@ -7,17 +7,17 @@ use checkpoint::Tensor;
 use diffusion::unet::{self, Attention};
 use diffusion::{CheckpointWeights, Overflow};
 use mil::{Opset, Program, WeightStore};
-use mlpackage::PackageLayout;
-use partition::{Boundary, Count, Plan};
+use mlpackage::{PackageLayout, PipelineLayout};
+use partition::{Boundary, Count, Plan, Wiring};
 use preflight::{Memory, Space};
 
 use crate::error::Error;
 use crate::limit::Limit;
-use crate::metadata::{Chain, Credits};
+use crate::metadata::{Chain, Credits, Wires};
 use crate::model::Model;
 use crate::need::{Asked, Need};
 use crate::packages::{
-    Layout, Packages, file_reports, memory_sample, num_operations, package_names,
+    Layout, Packages, PlacedChunk, file_reports, memory_sample, num_operations, package_names,
 };
 use crate::progress::{Cancel, Reporter};
 use crate::report::{self, Report};
@@ -44,6 +44,8 @@ pub struct JobOptions {
     pub opset: Opset,
     /// Element type in which values cross from chunk to chunk.
     pub boundary: Boundary,
+    /// Whether the chunks become the stages of one package.
+    pub pipeline: bool,
     /// Name of the packages; `None` for the one that Apple's folder loader knows.
     pub name: Option<String>,
     /// Author; `None` for the checkpoint's.
@@ -100,23 +102,36 @@ impl<'m> Job<'m> {
         weights.check_all_taken()?;
         let source_digest = header_digest(model);
         let (plan, chunks) = cut(&program, &weights, &options)?;
-        let names = package_names(base_name(model, &options), chunks.len());
+        let is_pipeline = options.pipeline && chunks.len() > 1;
+        let num_packages = if is_pipeline { 1 } else { chunks.len() };
+        let names = package_names(base_name(model, &options), num_packages);
         let chain = Chain {
             credits: Credits::of(model, &options),
             family: model.config.family(),
             tensors_digest: &tensors_digest(model),
-            packages: &names,
+            wiring: match is_pipeline {
+                true => Wires::Pipeline,
+                false => Wires::Packages(&names),
+            },
             plan: &plan,
         };
         let lay_out = |(at, chunk): (usize, &Program)| {
             let verified = mil::verify(chunk)?;
             let layout = PackageLayout::new(&verified, &chain.info(at), &weights)?;
-            Ok::<_, Error>(Layout::Made(Box::new(layout)))
+            Ok::<_, Error>(layout)
         };
         let layouts = chunks.iter().enumerate().map(lay_out);
         let layouts = layouts.collect::<Result<Vec<_>, _>>()?;
+        let component = model.config.family().component().to_owned();
+        let layouts = match is_pipeline {
+            true => vec![Layout::Pipeline(PipelineLayout::new(
+                layouts,
+                &chain.whole(),
+            )?)],
+            false => Layout::each(layouts),
+        };
         let packages = Packages {
-            component: model.config.family().component().to_owned(),
+            component,
             list: names.into_iter().zip(layouts).collect(),
         };
         Ok(Job {
@@ -196,9 +211,8 @@ impl<'m> Job<'m> {
 
     /// The plan.
     pub fn report(&self) -> Report {
-        let chunks: Vec<_> = (0..self.packages.list.len())
-            .map(|at| self.chunk(at))
-            .collect();
+        let placed = self.packages.chunks().into_iter().enumerate();
+        let chunks = placed.map(|(at, chunk)| self.chunk(at, &chunk)).collect();
         Report {
             tool: report::Tool::this(),
             component: self.component().to_owned(),
@@ -206,7 +220,7 @@ impl<'m> Job<'m> {
             source: self.source(),
             options: self.resolved_options(),
             limit: report::LimitReport::of(self.options.limit),
-            packages_bytes: chunks.iter().map(|c| c.package_bytes).sum(),
+            packages_bytes: self.packages.len_bytes(),
             chunks,
             clamped: Vec::new(),
             files: Vec::new(),
@@ -215,14 +229,14 @@ impl<'m> Job<'m> {
         }
     }
 
-    fn chunk(&self, at: usize) -> report::Chunk {
-        let (plan, (name, layout)) = (&self.plan.chunks[at], &self.packages.list[at]);
-        let cut = self.plan.cuts.get(at);
-        let weight_bytes = layout.weight_bytes();
+    fn chunk(&self, at: usize, placed: &PlacedChunk<'_>) -> report::Chunk {
+        let (plan, cut) = (&self.plan.chunks[at], self.plan.cuts.get(at));
+        let weight_bytes = placed.weight_bytes;
         report::Chunk {
-            path: name.clone(),
+            path: placed.package.to_owned(),
+            stage: placed.stage,
             weight_bytes,
-            package_bytes: layout.len_bytes(),
+            package_bytes: placed.len_bytes,
             operations: self.operations[at],
             within_limit: self
                 .options
@@ -284,6 +298,7 @@ impl<'m> Job<'m> {
             },
             balance: o.balance,
             allow_overflow: o.overflow == Overflow::Clamp,
+            pipeline: o.pipeline,
             chunks: match o.count {
                 Count::Fewest => "auto".to_owned(),
                 Count::Exactly(n) => n.to_string(),
@@ -319,6 +334,10 @@ fn cut(
             limit_bytes,
             balance: options.balance,
             boundary: options.boundary,
+            wiring: match options.pipeline {
+                true => Wiring::Pipeline,
+                false => Wiring::Chain,
+            },
             first_chunk_inputs: first.map(|&name| name.to_owned()).collect(),
             ..partition::Options::default()
         },

@@ -42,12 +42,39 @@ impl Credits {
     }
 }
 
+/// How chunks find one another.
+#[derive(Clone, Copy)]
+pub(crate) enum Wires<'a> {
+    /// As packages of these names, in chain order.
+    Packages(&'a [String]),
+    /// As stages of one pipeline.
+    Pipeline,
+}
+
+impl Wires<'_> {
+    /// What is said of a value that enters the chunk at `at`.
+    pub fn entering(self, at: usize) -> String {
+        match self {
+            Wires::Packages(_) => format!("Made by chunk {at} of the chain."),
+            Wires::Pipeline => "Made by an earlier stage of the pipeline.".to_owned(),
+        }
+    }
+
+    /// What is said of a value that leaves the chunk at `at`.
+    pub fn leaving(self, at: usize) -> String {
+        match self {
+            Wires::Packages(_) => format!("Taken by chunk {} of the chain.", at + 2),
+            Wires::Pipeline => "Taken by a later stage of the pipeline.".to_owned(),
+        }
+    }
+}
+
 /// What all chunks of a set have in common.
 pub(crate) struct Chain<'a> {
     pub credits: Credits,
     pub family: diffusion::Family,
     pub tensors_digest: &'a str,
-    pub packages: &'a [String],
+    pub wiring: Wires<'a>,
     pub plan: &'a Plan,
 }
 
@@ -65,26 +92,40 @@ impl Chain<'_> {
         }
     }
 
+    /// What a pipeline of all chunks says about itself.
+    pub(crate) fn whole(&self) -> ModelInfo {
+        let mut user_defined = self.keys(0);
+        user_defined.retain(|key, _| !is_place(key));
+        ModelInfo {
+            short_description: self.described(&format!("a pipeline of {} stages", self.count())),
+            user_defined,
+            ..self.info(0)
+        }
+    }
+
     fn count(&self) -> usize {
         self.plan.chunks.len()
     }
 
     fn description(&self, at: usize) -> String {
+        self.described(&match self.count() {
+            1 => "the whole model".to_owned(),
+            n => format!("chunk {} of {n}", at + 1),
+        })
+    }
+
+    fn described(&self, place: &str) -> String {
         let title = &self.credits.title;
         let model = if title.is_empty() {
             String::new()
         } else {
             format!("{title}: ")
         };
-        let place = match self.count() {
-            1 => "the whole model".to_owned(),
-            n => format!("chunk {} of {n}", at + 1),
-        };
         format!("{model}UNet of the {} family, {place}.", self.family)
     }
 
     fn keys(&self, at: usize) -> BTreeMap<String, String> {
-        let mut keys = place(self.packages, self.plan, at);
+        let mut keys = place(self.wiring, self.plan, at);
         keys.extend([
             key("version", env!("CARGO_PKG_VERSION").to_owned()),
             key("component", self.family.component().to_owned()),
@@ -99,19 +140,22 @@ impl Chain<'_> {
             (name.to_owned(), known.unwrap_or(crossing))
         };
         let inputs = chunk.inputs.iter();
-        let inputs = inputs.map(|f| describe(&f.name, entering(at)));
+        let inputs = inputs.map(|f| describe(&f.name, self.wiring.entering(at)));
         let outputs = chunk.outputs.iter();
-        let outputs = outputs.map(|f| describe(&f.name, leaving(at)));
+        let outputs = outputs.map(|f| describe(&f.name, self.wiring.leaving(at)));
         inputs.chain(outputs).collect()
     }
 }
 
 /// The keys that say which place the chunk at `at` has in its chain.
-pub(crate) fn place(packages: &[String], plan: &Plan, at: usize) -> BTreeMap<String, String> {
+pub(crate) fn place(wiring: Wires<'_>, plan: &Plan, at: usize) -> BTreeMap<String, String> {
     let mut keys = BTreeMap::from([
         key("chunk", (at + 1).to_string()),
         key("chunks", plan.chunks.len().to_string()),
     ]);
+    let Wires::Packages(packages) = wiring else {
+        return keys;
+    };
     if let Some(previous) = at.checked_sub(1) {
         let made = names(&plan.chunks[previous].outputs);
         keys.extend([
@@ -138,16 +182,6 @@ pub(crate) fn is_place(key: &str) -> bool {
         "to_next",
     ];
     name.is_some_and(|name| names.contains(&name))
-}
-
-/// What is said of a value that enters the chunk at `at`.
-pub(crate) fn entering(at: usize) -> String {
-    format!("Made by chunk {at} of the chain.")
-}
-
-/// What is said of a value that leaves the chunk at `at`.
-pub(crate) fn leaving(at: usize) -> String {
-    format!("Taken by chunk {} of the chain.", at + 2)
 }
 
 fn key(name: &str, value: String) -> (String, String) {

@@ -264,6 +264,9 @@ pub struct Running {
 pub struct RunningChunk {
     /// The package.
     pub path: String,
+    /// Its place in the pipeline that the package is, from 1; none where the package is the chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<usize>,
     /// Its weight file.
     pub weight_bytes: u64,
     /// What enters and leaves it at every step.
@@ -530,6 +533,7 @@ impl Running {
         };
         let chunk = |c: &Chunk| RunningChunk {
             path: c.path.clone(),
+            stage: c.stage,
             weight_bytes: c.weight_bytes,
             traffic_bytes: traffic(c),
             profiles: fits(c),

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use mil::WeightStore;
 use mlpackage::blob::BlobLayout;
-use mlpackage::{CopiedBlobs, MANIFEST_PATH, MODEL_PATH, PackageCopy, PackageLayout, WEIGHTS_PATH};
+use mlpackage::{
+    CopiedBlobs, MANIFEST_PATH, MODEL_PATH, PackageCopy, PackageLayout, PipelineLayout,
+    WEIGHTS_PATH,
+};
 use preflight::{Memory, Space};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -45,16 +48,34 @@ type NamedContent<'a> = (&'a str, Box<dyn Content + 'a>);
 pub(crate) enum Layout {
     /// A program of ours.
     Made(Box<PackageLayout>),
+    /// Several programs of ours as one pipeline.
+    Pipeline(PipelineLayout),
     /// Another package.
     Copied(PackageCopy),
 }
 
 impl Layout {
-    /// Length of all weight files.
-    pub fn weight_bytes(&self) -> u64 {
+    /// Every program as a package of its own.
+    pub fn each(programs: Vec<PackageLayout>) -> Vec<Layout> {
+        let made = |program| Layout::Made(Box::new(program));
+        programs.into_iter().map(made).collect()
+    }
+
+    /// Every chunk in it: the length of its weight files and of all that there is of it.
+    fn chunks(&self) -> Vec<(u64, u64)> {
         match self {
-            Layout::Made(layout) => layout.weight_file_len_bytes(),
-            Layout::Copied(copy) => copy.blobs().iter().map(|b| b.len_bytes).sum(),
+            Layout::Made(layout) => vec![(layout.weight_file_len_bytes(), layout.len_bytes())],
+            Layout::Pipeline(layout) => {
+                let chunk = |stage: &mlpackage::StageLayout| {
+                    let weights = stage.weight_file_len_bytes();
+                    (weights, weights.saturating_add(stage.model_bytes))
+                };
+                layout.stages().iter().map(chunk).collect()
+            }
+            Layout::Copied(copy) => {
+                let weights = copy.blobs().iter().map(|b| b.len_bytes).sum();
+                vec![(weights, self.len_bytes())]
+            }
         }
     }
 
@@ -62,6 +83,7 @@ impl Layout {
     pub fn len_bytes(&self) -> u64 {
         match self {
             Layout::Made(layout) => layout.len_bytes(),
+            Layout::Pipeline(layout) => layout.len_bytes(),
             Layout::Copied(copy) => copy.files().into_iter().map(|(_, len)| len).sum(),
         }
     }
@@ -80,6 +102,13 @@ impl Layout {
                 }
                 Ok(files)
             }
+            Layout::Pipeline(pipeline) => {
+                let mut files = head(pipeline.manifest_bytes(), pipeline.model_bytes());
+                for (path, layout) in pipeline.stages().iter().filter_map(|s| s.weights.as_ref()) {
+                    files.push((path, Box::new(WeightFile { layout, store })));
+                }
+                Ok(files)
+            }
             Layout::Copied(copy) => {
                 let mut files = head(copy.manifest_bytes(), copy.model_bytes());
                 for blobs in copy.blobs() {
@@ -91,7 +120,40 @@ impl Layout {
     }
 }
 
+/// A chunk among the packages.
+pub(crate) struct PlacedChunk<'p> {
+    /// Name of its package.
+    pub package: &'p str,
+    /// Its place in the pipeline that the package is, from 1; `None` where the package is the chunk.
+    pub stage: Option<usize>,
+    /// Length of its weight files.
+    pub weight_bytes: u64,
+    /// Length of all that there is of it.
+    pub len_bytes: u64,
+}
+
 impl Packages {
+    /// All chunks, in chain order.
+    pub fn chunks(&self) -> Vec<PlacedChunk<'_>> {
+        let mut placed = Vec::new();
+        for (package, layout) in &self.list {
+            let is_pipeline = matches!(layout, Layout::Pipeline(_));
+            let chunks = layout.chunks().into_iter().enumerate();
+            placed.extend(chunks.map(|(at, (weight_bytes, len_bytes))| PlacedChunk {
+                package,
+                stage: is_pipeline.then_some(at + 1),
+                weight_bytes,
+                len_bytes,
+            }));
+        }
+        placed
+    }
+
+    /// Length of all files.
+    pub fn len_bytes(&self) -> u64 {
+        self.list.iter().map(|(_, layout)| layout.len_bytes()).sum()
+    }
+
     /// Names of the packages.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|(name, _)| name.as_str())

@@ -102,6 +102,8 @@ pub struct Options {
     pub specification_version: i32,
     /// Element type in which values cross from chunk to chunk.
     pub boundary: String,
+    /// Whether the chunks are the stages of one package.
+    pub pipeline: bool,
     /// Allowed imbalance, as a fraction.
     pub balance: f64,
     /// Whether values beyond fp16 are clamped.
@@ -139,9 +141,12 @@ impl LimitReport {
 pub struct Chunk {
     /// The package, from the output folder.
     pub path: String,
-    /// Size of its weight.bin.
+    /// Its place in the pipeline that the package is, from 1; none where the package is the chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<usize>,
+    /// Size of its weight file.
     pub weight_bytes: u64,
-    /// Size of all its files.
+    /// Size of all its files; of a pipeline's stage that of its weights and its model.
     pub package_bytes: u64,
     /// Operations that compute.
     pub operations: usize,
@@ -155,6 +160,13 @@ pub struct Chunk {
     pub inputs: Vec<Feature>,
     /// What it gives.
     pub outputs: Vec<Feature>,
+}
+
+/// Names of the packages that chunks are in, each once.
+pub fn packages(chunks: &[Chunk]) -> Vec<&str> {
+    let mut names: Vec<_> = chunks.iter().map(|c| c.path.as_str()).collect();
+    names.dedup();
+    names
 }
 
 /// An input or output of a package.

@@ -129,6 +129,11 @@ impl PackageLayout {
         &self.model
     }
 
+    /// The layout of the file at [`WEIGHTS_PATH`] alone.
+    pub(crate) fn into_weights(self) -> BlobLayout {
+        self.weights
+    }
+
     /// Layout of the file at [`WEIGHTS_PATH`].
     pub fn weights(&self) -> &BlobLayout {
         &self.weights

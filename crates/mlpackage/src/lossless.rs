@@ -8,6 +8,7 @@ use prost::length_delimiter_len;
 
 use crate::error::Error;
 use crate::package::Package;
+use crate::pipeline::Stage;
 use crate::program;
 use crate::proto::model::Type;
 use crate::proto::{Metadata, Model, ModelDescription, Pipeline};
@@ -22,13 +23,21 @@ pub(crate) fn is_lossless(model: &Model, len_bytes: u64) -> bool {
         .contains(&len_bytes)
 }
 
-/// Whether a package's program comes out of decoding and encoding as it went in.
+/// Whether a package's program, or those of its pipeline's stages, come out of decoding and encoding as they went in.
 ///
 /// # Errors
 /// The package holds no program, or one that cannot be read.
-pub fn carries_program(package: &Package) -> Result<bool, Error> {
-    let (program, table) = (package.program()?, package.weight_table()?);
-    let Some(Type::MlProgram(stored)) = &package.model().r#type else {
+pub fn carries_programs(package: &Package) -> Result<bool, Error> {
+    let mut all = true;
+    for stage in package.stages()? {
+        all &= carries_program(&stage)?;
+    }
+    Ok(all)
+}
+
+fn carries_program(stage: &Stage<'_>) -> Result<bool, Error> {
+    let (program, table) = (stage.program()?, stage.weight_table()?);
+    let Some(Type::MlProgram(stored)) = &stage.model().r#type else {
         return Ok(false);
     };
     let encoded = program::encode(program, &mut |weight, _| table.place(weight));

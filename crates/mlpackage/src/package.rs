@@ -167,8 +167,7 @@ impl Package {
 
     /// What the package says about the model to people.
     pub fn info(&self) -> ModelInfo {
-        let description = self.model.description.as_ref();
-        description.map_or_else(ModelInfo::default, ModelInfo::read)
+        self.own().info()
     }
 
     /// The model itself as a stage.

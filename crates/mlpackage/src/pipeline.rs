@@ -10,6 +10,7 @@ use mil::{Program, WeightStore};
 
 use crate::error::Error;
 use crate::feature::Feature;
+use crate::info::ModelInfo;
 use crate::package::{features, kind};
 use crate::program::{self, WeightTable};
 use crate::proto::{self, model::Type};
@@ -87,6 +88,12 @@ impl<'p> Stage<'p> {
     /// The model's outputs.
     pub fn outputs(&self) -> Vec<Feature> {
         features(self.model, |d| &d.output, |f| &f.output)
+    }
+
+    /// What the model says about itself to people.
+    pub fn info(&self) -> ModelInfo {
+        let description = self.model.description.as_ref();
+        description.map_or_else(ModelInfo::default, ModelInfo::read)
     }
 
     /// The function that runs where none is asked for, if the model names one.

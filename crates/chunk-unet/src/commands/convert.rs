@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use conversion::need::Asked;
 use conversion::progress::Cancel;
 use conversion::proof::{Chain, NumericOptions};
-use conversion::{Job, JobOptions, Limit, MemoryBudget, Model, Profile, Report, set};
+use conversion::{Job, JobOptions, Limit, MemoryBudget, Model, Profile, Report, report, set};
 use diffusion::Overflow;
 use diffusion::unet::Attention;
 use mil::Opset;
@@ -91,6 +91,9 @@ pub struct Opts {
     /// Element type in which values cross from chunk to chunk
     #[arg(long, default_value = "float16", value_parser = boundary_parser())]
     boundary: BoundaryArg,
+    /// One package, a pipeline whose stages are the chunks: loads as one model, each weight file within the limit
+    #[arg(long)]
+    pipeline: bool,
     #[command(flatten)]
     model: ModelArgs,
     /// Name of the packages; default: Unet, or UnetRefiner
@@ -236,6 +239,7 @@ impl Opts {
                 BoundaryArg::Keep | BoundaryArg::Float16 => Boundary::Keep,
                 BoundaryArg::Float32 => Boundary::Float32,
             },
+            pipeline: self.pipeline,
             name: self.name.clone(),
             author: self.author.clone(),
             license: self.license.clone(),
@@ -291,7 +295,10 @@ pub fn need(opts: &Opts, compile: bool) -> Result<Planned, Failure> {
     Ok(Planned {
         need: job.need(&asked).map_err(fail)?,
         met: Met::of(dir, &plan.component, &plan.chunks)?,
-        packages: plan.chunks.into_iter().map(|chunk| chunk.path).collect(),
+        packages: report::packages(&plan.chunks)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         component: plan.component,
     })
 }

@@ -95,6 +95,7 @@ fn job_options() -> JobOptions {
         tokens: 77,
         opset: Opset::CoreMl6,
         boundary: Boundary::Keep,
+        pipeline: false,
         name: None,
         author: None,
         license: None,

@@ -305,6 +305,9 @@ struct FeatureRow {
 
 #[derive(Serialize)]
 struct FunctionRow {
+    /// Of a pipeline the stage, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<usize>,
     name: String,
     opset: String,
     /// Operations that are no constants.
@@ -347,36 +350,21 @@ fn package(opts: &Opts) -> Result<(), Failure> {
 
 fn package_report(opts: &Opts, package: &Package) -> Result<PackageReport, mlpackage::Error> {
     let info = package.info();
-    let is_program = package.kind() == "mlProgram";
-    let (functions, weights, weight_bytes, tensor_list) = if is_program {
-        let program = package.program()?;
-        let table = package.weight_table()?;
-        let bytes = package
-            .weights()?
-            .files()
-            .iter()
-            .map(mlpackage::blob::BlobFile::len_bytes)
-            .sum();
-        let shapes = weight_shapes(program);
-        let row = |(id, w): (mil::WeightId, &mlpackage::program::StoredWeight)| TensorRow {
-            name: w.name.clone(),
-            dtype: w.dtype.to_string(),
-            shape: shapes
-                .get(&id)
-                .cloned()
-                .unwrap_or_else(|| vec![w.num_elements]),
-            bytes: w.len_bytes,
-        };
-        let list = opts.tensors.then(|| table.iter().map(row).collect());
-        (
-            program.functions.iter().map(function_row).collect(),
-            table.len(),
-            bytes,
-            list,
-        )
-    } else {
-        (Vec::new(), 0, 0, None)
-    };
+    let holds_programs = ["mlProgram", "pipeline"].contains(&package.kind());
+    let (mut functions, mut tensors) = (Vec::new(), Vec::new());
+    let (mut weights, mut weight_bytes) = (0, 0);
+    let stages = holds_programs.then(|| package.stages()).transpose()?;
+    for stage in stages.unwrap_or_default() {
+        let (program, table) = (stage.program()?, stage.weight_table()?);
+        let row = |(name, f): (&String, _)| function_row(stage.number(), name, f);
+        functions.extend(program.functions.iter().map(row));
+        weights += table.len();
+        let files = stage.weights()?.files().iter();
+        weight_bytes += files.map(mlpackage::blob::BlobFile::len_bytes).sum::<u64>();
+        if opts.tensors {
+            tensors.extend(weight_rows(program, table));
+        }
+    }
     Ok(PackageReport {
         kind: "package",
         path: shown_path(package.path()),
@@ -392,8 +380,22 @@ fn package_report(opts: &Opts, package: &Package) -> Result<PackageReport, mlpac
         functions,
         weights,
         weight_bytes,
-        tensor_list,
+        tensor_list: (opts.tensors && holds_programs).then_some(tensors),
     })
+}
+
+fn weight_rows(program: &Program, table: &mlpackage::program::WeightTable) -> Vec<TensorRow> {
+    let shapes = weight_shapes(program);
+    let row = |(id, w): (mil::WeightId, &mlpackage::program::StoredWeight)| TensorRow {
+        name: w.name.clone(),
+        dtype: w.dtype.to_string(),
+        shape: shapes
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| vec![w.num_elements]),
+        bytes: w.len_bytes,
+    };
+    table.iter().map(row).collect()
 }
 
 fn weight_shapes(program: &Program) -> BTreeMap<mil::WeightId, Vec<u64>> {
@@ -410,7 +412,7 @@ fn weight_shapes(program: &Program) -> BTreeMap<mil::WeightId, Vec<u64>> {
     shapes
 }
 
-fn function_row((name, f): (&String, &mil::Function)) -> FunctionRow {
+fn function_row(stage: Option<usize>, name: &str, f: &mil::Function) -> FunctionRow {
     let mut types = BTreeMap::new();
     for op in f.ops() {
         *types.entry(op.kind.name().to_owned()).or_insert(0) += 1;
@@ -418,7 +420,8 @@ fn function_row((name, f): (&String, &mil::Function)) -> FunctionRow {
     let constants = types.get("const").copied().unwrap_or(0);
     let operations = types.values().sum::<usize>() - constants;
     FunctionRow {
-        name: name.clone(),
+        stage,
+        name: name.to_owned(),
         opset: f.opset.clone(),
         operations,
         operation_types: types,
@@ -475,8 +478,9 @@ fn show_package(report: &PackageReport) -> Result<(), Failure> {
     }
     lines.extend(table.lines());
     for f in &report.functions {
+        let stage = f.stage.map_or_else(String::new, |n| format!("stage {n}, "));
         lines.push(format!(
-            "function {} ({}): {} operations",
+            "{stage}function {} ({}): {} operations",
             f.name,
             f.opset,
             thousands(f.operations as u64)

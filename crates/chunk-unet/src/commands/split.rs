@@ -8,7 +8,7 @@ use conversion::need::Asked;
 use conversion::progress::Cancel;
 use conversion::proof::{self, Chain, Kind, Made, NumericOptions, NumericReport};
 use conversion::split::{Source, Split, SplitOptions, SplitReport};
-use conversion::{Limit, MemoryBudget, Profile, set};
+use conversion::{Limit, MemoryBudget, Profile, report, set};
 use partition::{Boundary, Count};
 use serde::Serialize;
 
@@ -74,6 +74,9 @@ pub struct Opts {
     /// Element type in which values cross from chunk to chunk
     #[arg(long, default_value = "keep", value_enum)]
     boundary: BoundaryArg,
+    /// One package, a pipeline whose stages are the chunks: loads as one model, each weight file within the limit
+    #[arg(long)]
+    pipeline: bool,
     /// Name of the packages; default: Unet, UnetRefiner, ControlledUnet, or the package's own
     #[arg(long, value_parser = parse_name)]
     name: Option<String>,
@@ -128,6 +131,7 @@ impl Opts {
                 BoundaryArg::Float16 => Boundary::Float16,
                 BoundaryArg::Float32 => Boundary::Float32,
             },
+            pipeline: self.pipeline,
             name: self.name.clone(),
         }
     }
@@ -174,7 +178,10 @@ pub fn need(opts: &Opts, compile: bool) -> Result<Planned, Failure> {
     Ok(Planned {
         need: split.need(&asked).map_err(fail)?,
         met: Met::of(dir, &plan.component, &plan.chunks)?,
-        packages: plan.chunks.into_iter().map(|chunk| chunk.path).collect(),
+        packages: report::packages(&plan.chunks)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         component: plan.component,
     })
 }

@@ -1,12 +1,16 @@
-//! Packages on disk in chain order, with what the folder's record says of them.
+//! Packages on disk in chain order, or the stages of one that is a pipeline, with what the folder's record says of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use mil::Verified;
 use mlpackage::Package;
+use partition::{JoinError, Joined, Joining};
 use serde_json::Value;
 
 use super::report::shown;
+use super::stored::blob_path;
 use crate::error::Error;
 use crate::set::RECORD_NAME;
 use crate::set::record::Record;
@@ -14,10 +18,13 @@ use crate::set::record::Record;
 /// Prefix of the keys that only packages of this tool have.
 const OWN_KEY: &str = "chunk-unet.";
 
-/// Packages on disk in chain order.
+/// Packages on disk in chain order, or one that is a pipeline.
 #[derive(Debug)]
 pub struct Chain {
+    packages: Vec<Arc<Package>>,
     pub(super) stages: Vec<Stage>,
+    /// Outputs of the pipeline that the stages are.
+    pub(super) pipeline_outputs: Option<Vec<String>>,
     /// Packages that the record lists and that are not there, by their place.
     pub(super) absent: Vec<(usize, String)>,
     /// The set that they are, where a record lists exactly these packages.
@@ -32,15 +39,17 @@ pub(super) struct RecordedSet {
     pub entry: Value,
 }
 
-/// One package of a chain.
+/// One package of a chain, or one stage of a pipeline.
 #[derive(Debug)]
 pub struct Stage {
     /// Its place in the chain, from 0, absent packages counted.
     pub(super) at: usize,
     /// Name of its folder.
     pub(super) name: String,
-    pub(super) package: Package,
-    pub(super) recorded: Option<Recorded>,
+    pub(super) package: Arc<Package>,
+    /// Which of the package's stages it is, from 0.
+    number: usize,
+    pub(super) recorded: Option<Arc<Recorded>>,
 }
 
 /// What a record says of one package.
@@ -74,15 +83,12 @@ impl Chain {
             // A file of that name that is no record of ours has nothing to say.
             let record = path.parent().and_then(|dir| Record::read(dir).ok());
             let recorded = record.and_then(|r| recorded(&r, None, &name));
-            Stage::open(at, path, name, recorded)
+            Opened::open(at, path, name, recorded)
         };
-        let stages = packages.iter().enumerate().map(open);
-        let stages = stages.collect::<Result<Vec<_>, _>>()?;
-        Ok(Chain {
-            set: set_of(&stages),
-            stages,
-            absent: Vec::new(),
-        })
+        let opened = packages.iter().enumerate().map(open);
+        let opened = opened.collect::<Result<Vec<_>, _>>()?;
+        let set = set_of(&opened);
+        Chain::of(opened, Vec::new(), set)
     }
 
     /// Opens the packages that `conversion.json` of a folder lists for a component; `None` for the only one that it has.
@@ -92,28 +98,70 @@ impl Chain {
     pub fn in_dir(dir: &Path, component: Option<&str>) -> Result<Chain, Error> {
         let record = Record::read(dir)?;
         let component = component_of(&record, dir, component)?;
-        let mut chain = Chain {
-            stages: Vec::new(),
-            absent: Vec::new(),
-            set: recorded_set(&record, dir, component),
-        };
+        let (mut opened, mut absent) = (Vec::new(), Vec::new());
         for (at, name) in record.packages(component).enumerate() {
             let path = dir.join(name);
             if path.exists() {
                 let recorded = recorded(&record, Some(component), name);
-                chain
-                    .stages
-                    .push(Stage::open(at, &path, name.to_owned(), recorded)?);
+                opened.push(Opened::open(at, &path, name.to_owned(), recorded)?);
             } else {
-                chain.absent.push((at, shown(name)));
+                absent.push((at, shown(name)));
             }
+        }
+        Chain::of(opened, absent, recorded_set(&record, dir, component))
+    }
+
+    fn of(
+        opened: Vec<Opened>,
+        absent: Vec<(usize, String)>,
+        set: Option<RecordedSet>,
+    ) -> Result<Chain, Error> {
+        let num_packages = opened.len() + absent.len();
+        let mut chain = Chain {
+            packages: Vec::with_capacity(opened.len()),
+            stages: Vec::new(),
+            pipeline_outputs: None,
+            absent,
+            set,
+        };
+        for package in opened {
+            if package.is_pipeline()? {
+                if num_packages > 1 {
+                    let name = shown(&package.name);
+                    return Err(usage(
+                        &format!("`{name}` is a pipeline, which is a chain by itself"),
+                        "give the pipeline alone, or packages that are none in chain order",
+                    ));
+                }
+                let outputs = package.package.outputs().into_iter();
+                chain.pipeline_outputs = Some(outputs.map(|f| f.name).collect());
+            }
+            chain.packages.push(package.package.clone());
+            chain.stages.extend(package.stages()?);
         }
         Ok(chain)
     }
 
     /// The packages that are there.
     pub fn packages(&self) -> impl Iterator<Item = &Package> {
-        self.stages.iter().map(|s| &s.package)
+        self.packages.iter().map(Arc::as_ref)
+    }
+
+    /// The stages as one program.
+    pub(super) fn join(
+        &self,
+        stages: &[Verified<'_>],
+        originals: Option<&[&str]>,
+        narrowed: bool,
+    ) -> Result<Joined, JoinError> {
+        let outputs = self.pipeline_outputs.as_ref();
+        let outputs = outputs.map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
+        let how = Joining {
+            originals,
+            pipeline_outputs: outputs.as_deref(),
+            narrowed,
+        };
+        partition::join(stages, &how)
     }
 
     /// Whether all packages say that this tool made them.
@@ -122,22 +170,73 @@ impl Chain {
     }
 }
 
-impl Stage {
+/// A package of a chain.
+struct Opened {
+    at: usize,
+    name: String,
+    package: Arc<Package>,
+    recorded: Option<Arc<Recorded>>,
+}
+
+impl Opened {
     fn open(
         at: usize,
         path: &Path,
         name: String,
         recorded: Option<Recorded>,
-    ) -> Result<Stage, Error> {
-        let package = Package::open(path)?;
-        // A package that holds no program is none that can be joined, so that is said before anything else.
-        package.program()?;
-        Ok(Stage {
+    ) -> Result<Opened, Error> {
+        Ok(Opened {
             at,
             name,
-            package,
-            recorded,
+            package: Arc::new(Package::open(path)?),
+            recorded: recorded.map(Arc::new),
         })
+    }
+
+    fn is_pipeline(&self) -> Result<bool, Error> {
+        let stages = self.package.stages()?;
+        Ok(stages.iter().any(|stage| stage.number().is_some()))
+    }
+
+    fn stages(self) -> Result<Vec<Stage>, Error> {
+        let stages = self.package.stages()?;
+        // What holds no program cannot be joined, so that is said before anything else.
+        for stage in &stages {
+            stage.program()?;
+        }
+        let stage = |number| Stage {
+            at: self.at + number,
+            name: self.name.clone(),
+            package: self.package.clone(),
+            number,
+            recorded: self.recorded.clone(),
+        };
+        Ok((0..stages.len()).map(stage).collect())
+    }
+}
+
+impl Stage {
+    /// The model.
+    pub(super) fn model(&self) -> mlpackage::Stage<'_> {
+        let stages = self.package.stages();
+        stages.expect("its stages were counted when it was opened")[self.number]
+    }
+
+    /// Whether a file of its package belongs to it: each to the stages whose programs refer to it, all others to the first.
+    pub(super) fn owns(&self, inside: &str) -> bool {
+        let folder = self.package.model_path().parent().unwrap_or(Path::new(""));
+        let is_referred_to = |stage: &mlpackage::Stage<'_>| {
+            let table = stage.weight_table().into_iter();
+            let names = table.flat_map(|t| t.iter().map(|(_, w)| &w.place.file_name));
+            let names: BTreeSet<&String> = names.collect();
+            let mut paths = names.into_iter().filter_map(|n| blob_path(folder, n));
+            paths.any(|path| self.inside(&path) == inside)
+        };
+        if is_referred_to(&self.model()) {
+            return true;
+        }
+        let stages = self.package.stages().unwrap_or_default();
+        self.number == 0 && !stages.iter().any(is_referred_to)
     }
 
     /// A file of the package as messages name it.
@@ -164,7 +263,7 @@ impl Stage {
 
     /// What the package itself says under a key of this tool.
     pub(super) fn key(&self, key: &str) -> Option<String> {
-        let keys = self.package.info().user_defined;
+        let keys = self.model().info().user_defined;
         keys.get(&format!("{OWN_KEY}{key}")).cloned()
     }
 }
@@ -192,26 +291,19 @@ fn recorded_set(record: &Record, dir: &Path, component: &str) -> Option<Recorded
 }
 
 /// The set that packages are: all that a record beside them lists of a component, in its order.
-fn set_of(stages: &[Stage]) -> Option<RecordedSet> {
-    let dir = |stage: &Stage| {
-        Some(
-            stage
-                .package
-                .path()
-                .canonicalize()
-                .ok()?
-                .parent()?
-                .to_owned(),
-        )
+fn set_of(packages: &[Opened]) -> Option<RecordedSet> {
+    let dir = |opened: &Opened| {
+        let path = opened.package.path().canonicalize().ok()?;
+        Some(path.parent()?.to_owned())
     };
-    let first = dir(stages.first()?)?;
-    if stages.iter().any(|s| dir(s).as_ref() != Some(&first)) {
+    let first = dir(packages.first()?)?;
+    if packages.iter().any(|s| dir(s).as_ref() != Some(&first)) {
         return None;
     }
     let record = Record::read(&first).ok()?;
-    let component = record.owner(&stages.first()?.name, "")?;
+    let component = record.owner(&packages.first()?.name, "")?;
     let listed = record.packages(component);
-    let is_all = listed.eq(stages.iter().map(|s| s.name.as_str()));
+    let is_all = listed.eq(packages.iter().map(|s| s.name.as_str()));
     is_all.then(|| recorded_set(&record, &first, component))?
 }
 

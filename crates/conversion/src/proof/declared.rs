@@ -6,7 +6,7 @@ use mil::ops::Op;
 use mil::{Operation, Program, ValueType};
 use mlpackage::{Feature, FeatureType};
 
-use super::chain::Stage;
+use super::chain::{Chain, Stage};
 use super::report::{Finding, Kind, shown};
 use crate::error::Error;
 
@@ -24,14 +24,14 @@ pub(super) fn place(stage: &Stage, count: usize) -> Option<Finding> {
 
 /// Whether the package describes the inputs and outputs that its program has.
 pub(super) fn features(stage: &Stage) -> Result<Vec<Finding>, Error> {
-    let Some(main) = stage.package.program()?.main() else {
+    let Some(main) = stage.model().program()?.main() else {
         return Ok(Vec::new());
     };
     let outputs = main.body().map_or(&[][..], |b| &main.block(b).outputs);
     let mut findings = Vec::new();
     let sides = [
-        ("input", stage.package.inputs(), &main.inputs[..]),
-        ("output", stage.package.outputs(), outputs),
+        ("input", stage.model().inputs(), &main.inputs[..]),
+        ("output", stage.model().outputs(), outputs),
     ];
     for (what, features, values) in sides {
         let declared: BTreeMap<&str, &ValueType> = values
@@ -67,6 +67,35 @@ pub(super) fn features(stage: &Stage) -> Result<Vec<Finding>, Error> {
         }
     }
     Ok(findings)
+}
+
+/// Whether a pipeline describes its inputs as the first stages to take them do, and its outputs as the last to give them.
+pub(super) fn pipeline(chain: &Chain) -> Vec<Finding> {
+    let (Some(_), Some(first)) = (&chain.pipeline_outputs, chain.stages.first()) else {
+        return Vec::new();
+    };
+    let stages = || chain.stages.iter().map(Stage::model);
+    let taken = stages().flat_map(|s| s.inputs());
+    let given = stages().flat_map(|s| s.outputs());
+    let sides = [
+        ("input", first.package.inputs(), taken.collect::<Vec<_>>()),
+        ("output", first.package.outputs(), given.rev().collect()),
+    ];
+    let mut findings = Vec::new();
+    for (what, features, of_stages) in sides {
+        for feature in features {
+            let stage = of_stages.iter().find(|f| f.name == feature.name);
+            if stage.is_some_and(|s| s.ty == feature.ty) {
+                continue;
+            }
+            let what = format!("the pipeline's description of the {what}");
+            let finding = Finding::new(Kind::Program, what).file(first.model_file());
+            let expected = stage.map_or_else(|| "none".to_owned(), |s| format!("{:?}", s.ty));
+            let finding = finding.tensor(shown(&feature.name));
+            findings.push(finding.sides(expected, format!("{:?}", feature.ty)));
+        }
+    }
+    findings
 }
 
 /// Whether a feature can be this value; an image, a flexible shape or an open one may be many.
@@ -109,5 +138,5 @@ pub(super) fn is_plain(stage: &Stage) -> bool {
             })
             && blocks.all(|b| b.attributes.is_empty())
     };
-    stage.package.is_lossless() && stage.package.program().is_ok_and(plain)
+    stage.package.is_lossless() && stage.model().program().is_ok_and(plain)
 }

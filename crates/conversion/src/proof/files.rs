@@ -24,13 +24,14 @@ pub(super) struct Found {
     pub len_bytes: u64,
 }
 
-/// All files of a package, by their path in it.
+/// All files that belong to a stage, by their path in its package.
 ///
 /// # Errors
 /// A folder cannot be listed.
-pub(super) fn list(package: &Path) -> Result<BTreeMap<String, Found>, Error> {
+pub(super) fn list(stage: &Stage) -> Result<BTreeMap<String, Found>, Error> {
     let mut files = BTreeMap::new();
-    list_into(package, "", 0, &mut files)?;
+    list_into(stage.package.path(), "", 0, &mut files)?;
+    files.retain(|inside, _| stage.owns(inside));
     Ok(files)
 }
 
@@ -85,7 +86,8 @@ pub(super) fn check(
         return extra.map(|f| wrong(Kind::ExtraFile, f, what)).collect();
     };
     let mut findings = Vec::new();
-    for (inside, file) in &recorded.files {
+    let own = recorded.files.iter().filter(|(f, _)| stage.owns(f));
+    for (inside, file) in own {
         match found.get(inside) {
             None => findings.push(wrong(Kind::MissingFile, inside, "the file is missing")),
             Some(f) if f.len_bytes != file.len_bytes => {

@@ -53,7 +53,7 @@ pub fn of_split(
         pairs: BTreeMap::new(),
     };
     proof.report.against = Some(shown(&source.stem()));
-    proof.report.checked.packages = chain.stages.len();
+    proof.report.checked.packages = chain.packages().count();
     for (at, name) in &chain.absent {
         let finding = Finding::new(Kind::MissingFile, "the record lists this package");
         proof
@@ -109,7 +109,7 @@ impl<'c> Proof<'c> {
             let finding = Finding::new(Kind::Program, "not the source's model");
             self.add(Some(stage), finding);
         }
-        self.report.checked.operations = crate::packages::num_operations(stage.package.program()?);
+        self.report.checked.operations = crate::packages::num_operations(stage.model().program()?);
         Ok(())
     }
 
@@ -124,7 +124,7 @@ impl<'c> Proof<'c> {
             let findings = declared::features(stage)?.into_iter();
             findings.for_each(|f| self.report.add(f));
             self.described(stage);
-            match mil::verify(stage.package.program()?) {
+            match mil::verify(stage.model().program()?) {
                 Ok(verified) => programs.push(verified),
                 Err(errors) => {
                     let finding = Finding::new(Kind::Program, shown(&errors.to_string()));
@@ -132,23 +132,18 @@ impl<'c> Proof<'c> {
                 }
             }
         }
+        self.whole();
         if programs.len() < count {
             return Ok(());
         }
-        let source = self.source.package().program()?;
-        let source = mil::verify(source)?;
+        let source = mil::verify(self.source.program()?)?;
         let inputs = source.main().map(|(f, _)| {
             let inputs = f.inputs.iter();
             inputs
                 .map(|&v| f.value(v).name.as_str())
                 .collect::<Vec<_>>()
         });
-        let join = if narrowed {
-            partition::join_narrowed
-        } else {
-            partition::join
-        };
-        match join(&programs, inputs.as_deref()) {
+        match self.chain.join(&programs, inputs.as_deref(), narrowed) {
             Ok(joined) => self.compare(&joined, &source)?,
             Err(e) => {
                 let mut finding = Finding::new(Kind::Chain, e.to_string());
@@ -188,9 +183,28 @@ impl<'c> Proof<'c> {
         Ok(())
     }
 
+    /// Whether a pipeline of the chunks says of itself what the source says.
+    fn whole(&mut self) {
+        let (Some(_), Some(first)) = (&self.chain.pipeline_outputs, self.chain.stages.first())
+        else {
+            return;
+        };
+        declared::pipeline(self.chain)
+            .into_iter()
+            .for_each(|f| self.report.add(f));
+        let own = first.package.model().description.as_ref();
+        if own != Some(&self.source.whole_description()) {
+            let finding = Finding::new(
+                Kind::Program,
+                "the pipeline's description is not the source's",
+            );
+            self.add(Some(first), finding);
+        }
+    }
+
     /// Whether a chunk says of the model, and of what it takes and gives of the model, what the source says.
     fn described(&mut self, stage: &'c Stage) {
-        let (whole, own) = (self.source.package().model(), stage.package.model());
+        let (whole, own) = (self.source.package().model(), stage.model().model());
         let mut wrong = Vec::new();
         if whole.specification_version != own.specification_version {
             wrong.push("specification version".to_owned());
@@ -228,7 +242,7 @@ impl<'c> Proof<'c> {
             for (_, finding) in &weights.findings {
                 self.report.add(finding.clone());
             }
-            let found = files::list(stage.package.path())?;
+            let found = files::list(stage)?;
             self.report.checked.files += found.len();
             files::check(stage, &found, &weights)
                 .into_iter()
@@ -252,13 +266,13 @@ impl<'c> Proof<'c> {
                 }
             }
         }
-        let source = self.source.package().weights()?;
+        let source = self.source.weights()?;
         let copied;
         let store: &dyn WeightStore = if is_copy {
             copied = SourceFiles::open(self.source)?;
             &copied
         } else {
-            source
+            &source
         };
         let scanned = scan::scan(&files, Some(store), options.threads, reporter, cancel)?;
         self.scanned(&files, &places, store, &scanned);

@@ -42,7 +42,7 @@ impl StageWeights {
         let mut files: BTreeMap<PathBuf, Option<usize>> = BTreeMap::new();
         let folder = stage.package.model_path().parent();
         let folder = folder.unwrap_or(Path::new(""));
-        for (id, stored) in stage.package.weight_table()?.iter() {
+        for (id, stored) in stage.model().weight_table()?.iter() {
             let Some(path) = blob_path(folder, &stored.place.file_name) else {
                 let what = format!(
                     "no file of the package: `{}`",
@@ -147,7 +147,8 @@ impl StageWeights {
     }
 }
 
-fn blob_path(folder: &Path, file_name: &str) -> Option<PathBuf> {
+/// Where a program's blob file is; `None` if its name leads nowhere in the folder of the model file.
+pub(super) fn blob_path(folder: &Path, file_name: &str) -> Option<PathBuf> {
     let relative = Path::new(file_name.strip_prefix(MODEL_FOLDER)?);
     let is_name = |c| matches!(c, Component::Normal(_));
     relative

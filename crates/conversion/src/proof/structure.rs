@@ -71,7 +71,7 @@ pub fn structure(
         weights: Vec::new(),
     };
     proof.report.against = model.map(|m| shown(m.checkpoint.name()));
-    proof.report.checked.packages = chain.stages.len();
+    proof.report.checked.packages = chain.packages().count();
     proof.packages()?;
     let joined = proof.join();
     let tie = match (model, &joined) {
@@ -127,6 +127,9 @@ impl<'c> Proof<'c> {
                 .for_each(|f| self.report.add(f));
             self.weights.push(weights);
         }
+        declared::pipeline(self.chain)
+            .into_iter()
+            .for_each(|f| self.report.add(f));
         Ok(())
     }
 
@@ -135,7 +138,7 @@ impl<'c> Proof<'c> {
         let mut stages: Vec<Verified<'c>> = Vec::new();
         for stage in &self.chain.stages {
             // Decoded when the chain was opened.
-            let program = stage.package.program().ok()?;
+            let program = stage.model().program().ok()?;
             match mil::verify(program) {
                 Ok(verified) => stages.push(verified),
                 Err(errors) => {
@@ -155,7 +158,7 @@ impl<'c> Proof<'c> {
             return None;
         }
         let originals = self.originals(&stages);
-        match partition::join(&stages, originals.as_deref()) {
+        match self.chain.join(&stages, originals.as_deref(), false) {
             Ok(joined) => Some(joined),
             Err(e) => {
                 let mut finding = Finding::new(Kind::Chain, e.to_string());
@@ -170,7 +173,7 @@ impl<'c> Proof<'c> {
         }
     }
 
-    /// What a chain of this tool's packages is given as a whole; of others that is not known.
+    /// What a chain of this tool's packages is given as a whole; of others, and of what a chunk was split into, that is not known.
     fn originals(&self, stages: &[Verified<'c>]) -> Option<Vec<&'c str>> {
         let inputs = |stage: &Verified<'c>| {
             let main = stage.program().main();
@@ -181,8 +184,11 @@ impl<'c> Proof<'c> {
         };
         let is_known =
             |name: &&str| *name != unet::OUTPUT && unet::feature_description(name).is_some();
+        // The first chunk of a whole UNet takes nothing else.
+        let begins = self.chain.stages.first()?.key("chunk").as_deref() == Some("1");
+        let is_of_part = begins && !inputs(stages.first()?).iter().all(is_known);
         let all = stages.iter().flat_map(inputs).filter(is_known);
-        self.chain.is_own().then(|| all.collect())
+        (self.chain.is_own() && !is_of_part).then(|| all.collect())
     }
 
     /// Builds the model's program and compares. Other tools write other operations for the same model, so of their packages
@@ -279,7 +285,7 @@ impl<'c> Proof<'c> {
                     self.report.add(finding);
                 }
             }
-            let found = files::list(stage.package.path())?;
+            let found = files::list(stage)?;
             self.report.checked.files += found.len();
             for finding in files::check(stage, &found, weights) {
                 self.report.add(finding);
@@ -433,7 +439,7 @@ fn named(finding: &Finding, id: Option<WeightId>, at: usize, tie: Option<&Tie<'_
 
 /// Weights of a program that none of its operations takes.
 fn untaken(stage: &Stage, at: usize, tie: &Tie<'_>) -> Result<Vec<Finding>, Error> {
-    let weights = stage.package.weight_table()?.iter();
+    let weights = stage.model().weight_table()?.iter();
     let untaken = weights.filter(|(id, _)| !tie.expected.contains_key(&(at, *id)));
     let finding = |(_, stored): (WeightId, &StoredWeight)| {
         let finding = Finding::new(Kind::ExtraWeight, "no operation takes this weight");

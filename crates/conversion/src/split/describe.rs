@@ -11,12 +11,12 @@ use partition::{ChunkPlan, Plan};
 
 use super::shapes::{Allowed, Bounds, Flexible};
 use super::source::Source;
-use crate::metadata;
+use crate::metadata::{self, Wires};
 
 /// Writes the model files of a chain, their programs apart.
 pub(super) struct Describer<'a> {
     source: &'a Source,
-    packages: &'a [String],
+    wiring: Wires<'a>,
     plan: &'a Plan,
     flexible: &'a Flexible,
     /// Descriptions of the source's inputs, states included, and outputs.
@@ -27,7 +27,7 @@ pub(super) struct Describer<'a> {
 impl<'a> Describer<'a> {
     pub fn new(
         source: &'a Source,
-        packages: &'a [String],
+        wiring: Wires<'a>,
         plan: &'a Plan,
         flexible: &'a Flexible,
     ) -> Self {
@@ -35,7 +35,7 @@ impl<'a> Describer<'a> {
         let by_name = |list: Vec<FeatureDescription>| list.into_iter().map(|f| (f.name.clone(), f));
         Describer {
             source,
-            packages,
+            wiring,
             plan,
             flexible,
             inputs: by_name(inputs).chain(by_name(states)).collect(),
@@ -74,12 +74,11 @@ impl<'a> Describer<'a> {
         metadata
             .user_defined
             .retain(|key, _| !metadata::is_place(key));
-        let place = metadata::place(self.packages, self.plan, at);
+        let place = metadata::place(self.wiring, self.plan, at);
         metadata.user_defined.extend(place);
-        let is_last = at + 1 == self.plan.chunks.len();
         // A prediction is named by the output that holds it.
         let kept = |name: &mut String| {
-            if !is_last {
+            if output.iter().all(|f| f.name != *name) {
                 name.clear();
             }
         };
@@ -104,7 +103,7 @@ impl<'a> Describer<'a> {
         let describe = |f: &partition::Feature| match self.inputs.get(&f.name) {
             Some(described) if !f.crosses => described.clone(),
             _ => {
-                let mut described = tensor(f, metadata::entering(at));
+                let mut described = tensor(f, self.wiring.entering(at));
                 self.declare(&mut described, f.value);
                 described
             }
@@ -115,7 +114,7 @@ impl<'a> Describer<'a> {
     fn outputs(&self, at: usize, chunk: &ChunkPlan) -> Vec<FeatureDescription> {
         let describe = |f: &partition::Feature| match self.outputs.get(&f.name) {
             Some(described) if !f.crosses => described.clone(),
-            _ => tensor(f, metadata::leaving(at)),
+            _ => tensor(f, self.wiring.leaving(at)),
         };
         chunk.outputs.iter().map(describe).collect()
     }

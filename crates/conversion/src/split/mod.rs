@@ -17,8 +17,8 @@ use std::time::Instant;
 use diffusion::unet;
 use mil::{Function, Program, ValueId, ValueType, Verified};
 use mlpackage::proto::Model;
-use mlpackage::{PackageCopy, PackageLayout};
-use partition::{Boundary, ChunkPlan, Count, Plan};
+use mlpackage::{PackageCopy, PackageLayout, PipelineLayout};
+use partition::{Boundary, ChunkPlan, Count, Plan, Wiring};
 use preflight::{Memory, Space};
 
 pub use report::{PackageSource, SplitOptionsReport, SplitReport};
@@ -26,9 +26,10 @@ pub use source::Source;
 
 use crate::error::Error;
 use crate::limit::Limit;
+use crate::metadata::Wires;
 use crate::need::{Asked, Need};
 use crate::packages::{
-    Layout, Packages, file_reports, memory_sample, num_operations, package_names,
+    Layout, Packages, PlacedChunk, file_reports, memory_sample, num_operations, package_names,
 };
 use crate::progress::{Cancel, Reporter};
 use crate::proof::Made;
@@ -49,6 +50,8 @@ pub struct SplitOptions {
     pub limit: Limit,
     /// In which element type values cross from chunk to chunk.
     pub boundary: Boundary,
+    /// Whether the chunks become the stages of one package.
+    pub pipeline: bool,
     /// Name of the packages; `None` for [`Source::base_name`].
     pub name: Option<String>,
 }
@@ -69,6 +72,9 @@ struct Cut {
     plan: Plan,
     flexible: Flexible,
     parts: Vec<Part>,
+    /// Names of the packages.
+    names: Vec<String>,
+    is_pipeline: bool,
 }
 
 /// A chunk before it is laid out as a package.
@@ -87,21 +93,23 @@ impl<'s> Split<'s> {
         let start = Instant::now();
         let base = options.name.clone().unwrap_or_else(|| source.base_name());
         let verified = verify(source)?;
-        let (list, cut) = if is_whole(source, &options)? {
-            let copy = PackageCopy::new(source.package())?;
-            (vec![Layout::Copied(copy)], None)
+        let (packages, cut) = if is_whole(source, &options)? {
+            let copy = Layout::Copied(PackageCopy::new(source.package())?);
+            let names = package_names(&base, 1).into_iter();
+            let packages = Packages {
+                component: component(&base),
+                list: names.zip([copy]).collect(),
+            };
+            (packages, None)
         } else {
             let cut = cut(source, &verified, &options, &base)?;
-            (lay_out(source, &cut)?, Some(cut))
+            let packages = lay_out(source, &cut, component(&base))?;
+            (packages, Some(cut))
         };
-        let names = package_names(&base, list.len());
         Ok(Split {
             source,
             options,
-            packages: Packages {
-                component: component(&base),
-                list: names.into_iter().zip(list).collect(),
-            },
+            packages,
             cut,
             plan_seconds: start.elapsed().as_secs_f64(),
             planned_memory: Memory::sample(),
@@ -137,7 +145,7 @@ impl<'s> Split<'s> {
     /// # Errors
     /// The folder's record is not ours, or the filesystem does not answer.
     pub fn space(&self, dir: &Path) -> Result<Space, Error> {
-        self.packages.space(dir, self.source.weights()?)
+        self.packages.space(dir, &self.source.weights()?)
     }
 
     /// What the split needs of this machine and its packages of a Mac, and what there is.
@@ -147,7 +155,7 @@ impl<'s> Split<'s> {
     pub fn need(&self, asked: &Asked<'_>) -> Result<Need, Error> {
         self.source.check_apart(asked.dir)?;
         let chunks = self.report().chunks;
-        self.packages.need(self.source.weights()?, &chunks, asked)
+        self.packages.need(&self.source.weights()?, &chunks, asked)
     }
 
     /// Writes the packages into `dir` as one set.
@@ -169,7 +177,7 @@ impl<'s> Split<'s> {
         };
         let store = self.source.weights()?;
         let packages = &self.packages;
-        packages.write(dir, store, done, options, reporter, cancel)
+        packages.write(dir, &store, done, options, reporter, cancel)
     }
 
     fn done(&self, written: &[Written], write_seconds: f64) -> SplitReport {
@@ -189,9 +197,8 @@ impl<'s> Split<'s> {
 
     /// The plan.
     pub fn report(&self) -> SplitReport {
-        let chunks: Vec<_> = (0..self.packages.list.len())
-            .map(|at| self.chunk(at))
-            .collect();
+        let placed = self.packages.chunks().into_iter().enumerate();
+        let chunks = placed.map(|(at, chunk)| self.chunk(at, &chunk)).collect();
         SplitReport {
             tool: parts::Tool::this(),
             component: self.component().to_owned(),
@@ -207,10 +214,11 @@ impl<'s> Split<'s> {
                     Boundary::Float32 => "float32",
                 }
                 .to_owned(),
+                pipeline: self.options.pipeline,
                 name: self.base_name(),
             },
             limit: parts::LimitReport::of(self.options.limit),
-            packages_bytes: chunks.iter().map(|c| c.package_bytes).sum(),
+            packages_bytes: self.packages.len_bytes(),
             chunks,
             narrowed: self.narrowed().to_vec(),
             files: Vec::new(),
@@ -226,28 +234,26 @@ impl<'s> Split<'s> {
 
     fn source_report(&self) -> PackageSource {
         let package = self.source.package();
-        let program = package.program().ok();
+        let program = self.source.program().ok();
         let mut opsets: Vec<_> = program
             .into_iter()
             .flat_map(|p| p.functions.values().map(|f| f.opset.clone()))
             .collect();
         opsets.dedup();
-        let files = package.weights().map_or(&[][..], |w| w.files());
         PackageSource {
             name: self.source.stem().escape_debug().to_string(),
             bytes: self.source.len_bytes(),
-            weight_bytes: files.iter().map(|f| f.len_bytes()).sum(),
+            weight_bytes: self.source.weight_bytes(),
             model_blake3: self.source.model_blake3().to_owned(),
             specification_version: package.model().specification_version,
             opset: opsets.join(", "),
             operations: program.map_or(0, num_operations),
-            weights: package.weight_table().map_or(0, |t| t.len()),
+            weights: self.source.num_weights(),
         }
     }
 
-    fn chunk(&self, at: usize) -> parts::Chunk {
-        let (name, layout) = &self.packages.list[at];
-        let weight_bytes = layout.weight_bytes();
+    fn chunk(&self, at: usize, placed: &PlacedChunk<'_>) -> parts::Chunk {
+        let weight_bytes = placed.weight_bytes;
         let limit = self.options.limit.bytes();
         let made = self.cut.as_ref().map(|cut| cut.chunk(at));
         let (operations, inputs, outputs) = made.unwrap_or_else(|| {
@@ -262,9 +268,10 @@ impl<'s> Split<'s> {
         });
         let after = self.cut.as_ref().and_then(|c| c.plan.cuts.get(at));
         parts::Chunk {
-            path: name.clone(),
+            path: placed.package.to_owned(),
+            stage: placed.stage,
             weight_bytes,
-            package_bytes: layout.len_bytes(),
+            package_bytes: placed.len_bytes,
             operations,
             within_limit: limit.is_none_or(|limit| weight_bytes <= limit),
             cut_after: after.map(|c| c.operation.clone()),
@@ -300,21 +307,18 @@ impl Cut {
 
 /// Whether the source itself is the answer.
 fn is_whole(source: &Source, options: &SplitOptions) -> Result<bool, Error> {
-    let longest = || {
-        let files = source.weights()?.files().iter();
-        Ok::<_, Error>(files.map(|f| f.len_bytes()).sum::<u64>())
-    };
+    if source.is_pipeline() {
+        return Ok(false);
+    }
+    let longest = source.weight_bytes();
     Ok(match (options.count, options.limit.bytes()) {
         (Count::Exactly(1), None) => true,
         (Count::Exactly(1), Some(_)) => {
-            options.limit.check_bytes(1, longest()?)?;
+            options.limit.check_bytes(1, longest)?;
             true
         }
         (Count::Exactly(_), _) => false,
-        (Count::Fewest, limit) => {
-            let bytes = longest()?;
-            limit.is_none_or(|limit| bytes <= limit)
-        }
+        (Count::Fewest, limit) => limit.is_none_or(|limit| longest <= limit),
     })
 }
 
@@ -326,7 +330,7 @@ fn cut(
     base: &str,
 ) -> Result<Cut, Error> {
     let (main, opset) = source.main()?;
-    check_states(source, main)?;
+    check_states(source, main, options.pipeline)?;
     if options.boundary == Boundary::Float16 && opset < mil::Opset::CoreMl6 {
         return Err(Error::Usage {
             message: format!(
@@ -345,18 +349,28 @@ fn cut(
         limit_bytes: options.limit.bytes(),
         balance: BALANCE,
         boundary: options.boundary,
+        wiring: match options.pipeline {
+            true => Wiring::Pipeline,
+            false => Wiring::Chain,
+        },
         first_chunk_inputs: first_inputs(main),
         open_shapes: open_shapes.collect(),
         exclusive: flexible.exclusive.clone(),
         ..partition::Options::default()
     };
     let weights = source.weights()?;
-    let plan = partition::plan(verified, weights, &partition_options)
+    let plan = partition::plan(verified, &weights, &partition_options)
         .map_err(|e| unsplit(e, main, &flexible))?;
     options.limit.check(&plan)?;
     let programs = partition::cut(verified, &plan)?;
-    let names = package_names(base, programs.len());
-    let describer = Describer::new(source, &names, &plan, &flexible);
+    let is_pipeline = options.pipeline && programs.len() > 1;
+    let num_packages = if is_pipeline { 1 } else { programs.len() };
+    let names = package_names(base, num_packages);
+    let wires = match is_pipeline {
+        true => Wires::Pipeline,
+        false => Wires::Packages(&names),
+    };
+    let describer = Describer::new(source, wires, &plan, &flexible);
     let part = |(at, program)| Part {
         program,
         frame: describer.model(at),
@@ -366,18 +380,31 @@ fn cut(
         plan,
         flexible,
         parts,
+        names,
+        is_pipeline,
     })
 }
 
-/// Each chunk as a package of its own.
-fn lay_out(source: &Source, cut: &Cut) -> Result<Vec<Layout>, Error> {
+/// Each chunk as a package of its own, or all as the stages of one.
+fn lay_out(source: &Source, cut: &Cut, component: String) -> Result<Packages, Error> {
     let weights = source.weights()?;
     let lay_out = |part: &Part| {
         let verified = mil::verify(&part.program)?;
-        let layout = PackageLayout::framed(&verified, part.frame.clone(), weights)?;
-        Ok(Layout::Made(Box::new(layout)))
+        let layout = PackageLayout::framed(&verified, part.frame.clone(), &weights)?;
+        Ok::<_, Error>(layout)
     };
-    cut.parts.iter().map(lay_out).collect()
+    let chunks = cut.parts.iter().map(lay_out).collect::<Result<_, _>>()?;
+    let layouts = match cut.is_pipeline {
+        true => vec![Layout::Pipeline(PipelineLayout::framed(
+            chunks,
+            source.whole_description(),
+        )?)],
+        false => Layout::each(chunks),
+    };
+    Ok(Packages {
+        component,
+        list: cut.names.iter().cloned().zip(layouts).collect(),
+    })
 }
 
 fn verify(source: &Source) -> Result<Verified<'_>, Error> {
@@ -402,18 +429,20 @@ fn first_inputs(main: &Function) -> Vec<String> {
     inputs.map(|v| name(v).to_owned()).collect()
 }
 
-/// Refuses a state that nothing uses: no chunk would have it.
-fn check_states(source: &Source, main: &Function) -> Result<(), Error> {
+/// Refuses a state that nothing uses, which no chunk would have, and any in a pipeline, whose stages have none.
+fn check_states(source: &Source, main: &Function, pipeline: bool) -> Result<(), Error> {
     let is_used = |v: ValueId| main.ops().any(|op| op.operand_values().any(|o| o == v));
     let is_state = |v: &ValueId| matches!(main.value(*v).ty, ValueType::State(_));
-    match main.inputs.iter().find(|v| is_state(v) && !is_used(**v)) {
-        Some(&v) => {
-            let name = main.value(v).name.escape_debug();
-            let what = format!("nothing uses the state `{name}`, so no part of it would have it");
-            Err(source::refused(source.package().path(), &what))
-        }
-        None => Ok(()),
-    }
+    let mut states = main.inputs.iter().filter(|v| is_state(v));
+    let Some(&state) = states.find(|v| pipeline || !is_used(**v)) else {
+        return Ok(());
+    };
+    let name = main.value(state).name.escape_debug();
+    let what = match pipeline {
+        true => format!("it has the state `{name}`, and pipelines have none"),
+        false => format!("nothing uses the state `{name}`, so no part of it would have it"),
+    };
+    Err(source::refused(source.package().path(), &what))
 }
 
 /// The error with what keeps values of open shape from crossing.

@@ -65,6 +65,8 @@ pub struct SplitOptionsReport {
     pub chunks: String,
     /// In which element type values cross: `keep`, `float16` or `float32`.
     pub boundary: String,
+    /// Whether the chunks are the stages of one package.
+    pub pipeline: bool,
     /// Name of the packages, from which theirs are made.
     pub name: String,
 }

@@ -1,14 +1,17 @@
-//! The package that is split, checked for what would be lost.
+//! The package that is split, checked for what would be lost. The stages of a pipeline are made one program first, so that what
+//! comes of it can be cut anywhere and no pipeline is ever in another.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use mil::{Function, Opset, Program};
+use mil::{Function, Opset, Program, WeightError, WeightId, WeightStore};
 use mlpackage::proto::{FeatureDescription, ModelDescription};
-use mlpackage::{Package, PackageWeights, carries_program, check_links};
+use mlpackage::{Package, PackageWeights, carries_programs, check_links};
+use partition::{Joined, Joining, StageWeight};
 
 use crate::error::Error;
+use crate::metadata::is_place;
 use crate::set;
 
 /// Inputs of a UNet of Stable Diffusion, by which one is told.
@@ -22,6 +25,8 @@ const CONTROL_INPUT: &str = "additional_residual_0";
 #[derive(Debug)]
 pub struct Source {
     package: Package,
+    /// The stages as one program, if the package is a pipeline.
+    joined: Option<Joined>,
     /// Every file that is read, as it was when the package was opened.
     stamps: Vec<(PathBuf, Stamp)>,
     model_blake3: String,
@@ -54,7 +59,7 @@ impl Source {
         check_links(path)?;
         let package = Package::open(path)?;
         let refuse = |what: &str| Err(refused(path, what));
-        if !package.is_lossless() || !carries_program(&package)? {
+        if !package.is_lossless() || !carries_programs(&package)? {
             return refuse("its model file holds fields that are not known here and would be lost");
         }
         let description = package.model().description.as_ref();
@@ -63,13 +68,13 @@ impl Source {
             return refuse("it can be trained on the device, which no part of it could be");
         }
         let mut files = vec![package.model_path().to_path_buf()];
-        files.extend(
-            package
-                .weights()?
-                .files()
-                .iter()
-                .map(|f| f.path().to_path_buf()),
-        );
+        for stage in package.stages()? {
+            let blobs = stage.weights()?.files();
+            files.extend(blobs.iter().map(|f| f.path().to_path_buf()));
+        }
+        // Stages may share a file.
+        files.sort();
+        files.dedup();
         let stamps = files.into_iter().map(|path| {
             let stamp = stamp(&path)?;
             Ok::<_, Error>((path, stamp))
@@ -77,10 +82,16 @@ impl Source {
         let stamps = stamps.collect::<Result<_, _>>()?;
         let model_blake3 = digest(package.model_path())?;
         Ok(Source {
+            joined: joined(&package)?,
             package,
             stamps,
             model_blake3,
         })
+    }
+
+    /// Whether the package is a pipeline.
+    pub fn is_pipeline(&self) -> bool {
+        self.joined.is_some()
     }
 
     /// The package.
@@ -202,12 +213,38 @@ impl Source {
         fs::remove_dir_all(path).map_err(|e| io("delete", path, e))
     }
 
-    pub(super) fn program(&self) -> Result<&Program, Error> {
-        Ok(self.package.program()?)
+    /// The program that is cut.
+    pub(crate) fn program(&self) -> Result<&Program, Error> {
+        match &self.joined {
+            Some(joined) => Ok(&joined.program),
+            None => Ok(self.package.program()?),
+        }
     }
 
-    pub(super) fn weights(&self) -> Result<&PackageWeights, Error> {
-        Ok(self.package.weights()?)
+    /// Its weights.
+    pub(crate) fn weights(&self) -> Result<SourceWeights<'_>, Error> {
+        let mut stages = Vec::new();
+        for stage in self.package.stages()? {
+            stages.push(stage.weights()?);
+        }
+        Ok(SourceWeights {
+            stages,
+            places: self.joined.as_ref().map(|j| &j.weights[..]),
+        })
+    }
+
+    /// Length of the weight files.
+    pub(super) fn weight_bytes(&self) -> u64 {
+        let files = self.stamps.iter();
+        let blobs = files.filter(|(path, _)| path != self.package.model_path());
+        blobs.map(|(_, stamp)| stamp.len_bytes).sum()
+    }
+
+    /// Number of its weights.
+    pub(super) fn num_weights(&self) -> usize {
+        let stages = self.package.stages().unwrap_or_default();
+        let tables = stages.iter().filter_map(|stage| stage.weight_table().ok());
+        tables.map(|table| table.len()).sum()
     }
 
     /// The function that is cut.
@@ -245,6 +282,22 @@ impl Source {
         self.package.model().description.clone().unwrap_or_default()
     }
 
+    /// The description of a pipeline of all chunks.
+    pub(crate) fn whole_description(&self) -> ModelDescription {
+        let [input, output, state] = self.features();
+        let mut description = self.description();
+        let metadata = description.metadata.get_or_insert_default();
+        metadata.user_defined.retain(|key, _| !is_place(key));
+        ModelDescription {
+            input,
+            output,
+            state,
+            functions: Vec::new(),
+            default_function_name: String::new(),
+            ..description
+        }
+    }
+
     /// Descriptions of inputs, of outputs and of states, of the model or of its only function.
     pub(super) fn features(&self) -> [Vec<FeatureDescription>; 3] {
         let mut description = self.description();
@@ -252,6 +305,74 @@ impl Source {
             Some(f) => [f.input, f.output, f.state],
             None => [description.input, description.output, description.state],
         }
+    }
+}
+
+/// The stages of a pipeline as one program.
+fn joined(package: &Package) -> Result<Option<Joined>, Error> {
+    let stages = package.stages()?;
+    if stages.iter().all(|stage| stage.number().is_none()) {
+        return Ok(None);
+    }
+    let mut programs = Vec::with_capacity(stages.len());
+    for stage in &stages {
+        let verified = mil::verify(stage.program()?).map_err(|source| Error::Program {
+            path: package.path().to_owned(),
+            source,
+        })?;
+        programs.push(verified);
+    }
+    let (inputs, outputs) = (package.inputs(), package.outputs());
+    let inputs: Vec<_> = inputs.iter().map(|f| f.name.as_str()).collect();
+    let outputs: Vec<_> = outputs.iter().map(|f| f.name.as_str()).collect();
+    let how = Joining {
+        originals: Some(&inputs),
+        pipeline_outputs: Some(&outputs),
+        narrowed: false,
+    };
+    let joined = partition::join(&programs, &how).map_err(|e| {
+        let what = format!("its stages cannot be made one program: {e}");
+        refused(package.path(), &what)
+    })?;
+    Ok(Some(joined))
+}
+
+/// The weights of a source: its own, or those of its stages under the numbers of the joined program.
+pub(crate) struct SourceWeights<'s> {
+    stages: Vec<&'s PackageWeights>,
+    places: Option<&'s [StageWeight]>,
+}
+
+impl SourceWeights<'_> {
+    fn place(&self, weight: WeightId) -> Option<(&PackageWeights, WeightId)> {
+        let Some(places) = self.places else {
+            return Some((self.stages.first()?, weight));
+        };
+        let place = places.get(usize::try_from(weight.0).ok()?)?;
+        Some((self.stages.get(place.stage)?, place.weight))
+    }
+}
+
+impl WeightStore for SourceWeights<'_> {
+    /// 0 for weights that the source does not have.
+    fn len_bytes(&self, weight: WeightId) -> u64 {
+        let place = self.place(weight);
+        place.map_or(0, |(store, weight)| store.len_bytes(weight))
+    }
+
+    fn read_at(
+        &self,
+        weight: WeightId,
+        offset_bytes: u64,
+        out: &mut [u8],
+    ) -> Result<(), WeightError> {
+        let (store, weight) = self.place(weight).ok_or("no weight of the source")?;
+        store.read_at(weight, offset_bytes, out)
+    }
+
+    fn name(&self, weight: WeightId) -> String {
+        let place = self.place(weight);
+        place.map_or_else(String::new, |(store, weight)| store.name(weight))
     }
 }
 

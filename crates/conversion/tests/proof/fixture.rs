@@ -66,6 +66,7 @@ pub fn job() -> JobOptions {
         tokens: 77,
         opset: Opset::CoreMl6,
         boundary: Boundary::Keep,
+        pipeline: false,
         name: None,
         author: None,
         license: None,

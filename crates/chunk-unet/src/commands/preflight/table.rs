@@ -5,6 +5,7 @@ use conversion::need::{FilesystemNeed, MemoryNeed, Need, Role, Verdict};
 use super::Report;
 use crate::failure::shown;
 use crate::format::{self, Table, thousands};
+use crate::plan_table::placed;
 
 pub fn lines(report: &Report) -> Vec<String> {
     let need = &report.need;
@@ -192,7 +193,8 @@ fn running(need: &Need) -> Vec<String> {
             .profiles
             .iter()
             .map(|p| if p.fits { "fits" } else { "too large" });
-        let cells = [shown(&chunk.path), format::bytes(chunk.weight_bytes)];
+        let name = placed(shown(&chunk.path), chunk.stage);
+        let cells = [name, format::bytes(chunk.weight_bytes)];
         table.row(cells.into_iter().chain(fits.map(str::to_owned)));
     }
     let mut lines = table.lines();

@@ -168,9 +168,9 @@ impl Comparison<'_> {
                     Some(there) => format!("`{}`", there.ty),
                     None => "none".to_owned(),
                 };
-                let package = sides.places.package(here.stage, here.name);
+                let place = sides.places.stage(here.stage, here.name);
                 let finding = self.at(
-                    package,
+                    place,
                     Finding::new(Kind::Interface, format!("{what} of the chain")),
                 );
                 let finding = finding.tensor(shown(here.name));
@@ -218,30 +218,30 @@ impl Comparison<'_> {
     ) {
         let stage = |package: usize| self.chain.stages.get(package).map_or(0, |s| s.at + 1);
         let of_value = |c: &Compared| {
-            let stage = stage(sides.places.package(c.stage, &c.name));
+            let stage = stage(sides.places.stage(c.stage, &c.name));
             ComparedTensor::new(shown(&c.name), Some(c.kind.clone()), stage, c.difference)
         };
         let mut judged: Vec<(usize, ComparedTensor, Difference)> = Vec::new();
         for crossing in crossings {
             let like = outcome.compared.iter().find(|c| c.name == crossing.name);
             if let Some(like) = like {
-                let package = sides.places.package(like.stage, &like.name);
+                let place = sides.places.stage(like.stage, &like.name);
                 report.crossing.push(of_value(like));
-                judged.push((package, of_value(like), like.difference));
+                judged.push((place, of_value(like), like.difference));
             }
         }
         for output in found.outputs() {
             let difference = output_difference(output.name, outcome);
             let made = outcome.compared.iter().find(|c| c.name == output.name);
-            let package = sides.places.package(output.stage, output.name);
+            let place = sides.places.stage(output.stage, output.name);
             let compared = ComparedTensor::new(
                 shown(output.name),
                 made.map(|c| c.kind.clone()),
-                stage(package),
+                stage(place),
                 difference,
             );
             report.outputs.push(compared.clone());
-            judged.push((package, compared, difference));
+            judged.push((place, compared, difference));
         }
         if let Some(operations) = &mut report.operations {
             operations.extend(outcome.compared.iter().map(of_value));
@@ -282,12 +282,12 @@ impl Comparison<'_> {
                 .sides(&expected, shown_difference(difference))
         };
         if let Some(first) = first_below.filter(|_| self.options.per_operation) {
-            let package = sides.places.package(first.stage, &first.name);
+            let place = sides.places.stage(first.stage, &first.name);
             let what = format!(
                 "the first operation (`{}`) too far from the reference",
                 first.kind
             );
-            let finding = finding(package, &what, &shown(&first.name), first.difference);
+            let finding = finding(place, &what, &shown(&first.name), first.difference);
             findings.push(finding.operation(shown(&first.name)));
         }
         findings.extend(below.into_iter().map(|(package, tensor, difference)| {
@@ -325,8 +325,8 @@ impl Comparison<'_> {
             )
         };
         if let Some(first) = own.or(ours.first().filter(|_| is_lost)) {
-            let package = sides.places.package(first.stage, &first.name);
-            return Some(self.at(package, told(first, "")));
+            let place = sides.places.stage(first.stage, &first.name);
+            return Some(self.at(place, told(first, "")));
         }
         let first = outcome.reference.non_finite.first().filter(|_| is_lost)?;
         Some(told(first, " of the reference"))

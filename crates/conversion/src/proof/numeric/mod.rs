@@ -129,11 +129,7 @@ pub fn against_model(
                 Places::of_program(matched, &rebuilt),
             )
         }
-        None => (
-            Subject::Packages,
-            packages.clone(),
-            Places::of_packages(&packages),
-        ),
+        None => (Subject::Packages, packages.clone(), Places::Own),
     };
     let report = comparison.run(&Sides {
         found,
@@ -185,7 +181,7 @@ pub fn against_packages(
     };
     let report = comparison.run(&Sides {
         found: packages.clone(),
-        places: Places::of_packages(&packages),
+        places: Places::Own,
         reference: reference.clone(),
         reference_rounding: options.rounding,
     })?;

@@ -1,4 +1,4 @@
-//! Which package a computed value belongs to.
+//! Which stage of the chain a computed value belongs to.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,16 @@ use mil::Program;
 
 use super::super::matched::Matched;
 use super::names;
-use crate::evaluation::Stages;
 
-/// Which package a computed value belongs to.
+/// Which stage of the chain a computed value belongs to.
 pub(super) enum Places {
-    /// By the stage that makes it.
-    ByStage(Vec<usize>),
-    /// By its name, in one program that stands for all packages.
+    /// To the one that makes it.
+    Own,
+    /// By its name, in one program that stands for all stages.
     ByName(BTreeMap<String, usize>),
 }
 
 impl Places {
-    pub fn of_packages(packages: &Stages<'_>) -> Self {
-        Places::ByStage(packages.list().iter().map(|s| s.package).collect())
-    }
-
     /// Operations that the packages do not have, as there are where queries come in pieces, are where those before them are.
     pub fn of_program(matched: &Matched, program: &Program) -> Self {
         let mut places = BTreeMap::new();
@@ -37,12 +32,11 @@ impl Places {
         Places::ByName(places)
     }
 
-    /// The package's place in the chain, from 0.
-    pub fn package(&self, stage: usize, name: &str) -> usize {
-        let place = match self {
-            Places::ByStage(packages) => packages.get(stage),
-            Places::ByName(places) => places.get(name),
-        };
-        place.copied().unwrap_or(0)
+    /// The place in the chain, from 0, of what runs as `stage` and makes `name`.
+    pub fn stage(&self, stage: usize, name: &str) -> usize {
+        match self {
+            Places::Own => stage,
+            Places::ByName(places) => places.get(name).copied().unwrap_or(0),
+        }
     }
 }
