@@ -140,6 +140,7 @@ fn bytes_are_those_that_split_writes_whatever_the_options() {
         ],
         &["--max-chunk-size", "15MB", "--memory-limit", "1GiB"],
         &["--chunks", "5", "--pipeline"],
+        &["--chunks", "2", "--balance", "100%"],
     ];
     for (i, options) in cases.iter().enumerate() {
         check("split", &package, &folder.at(&format!("out{i}")), options);

@@ -607,6 +607,24 @@ fn a_dry_run_writes_nothing() {
     );
 }
 
+/// What may be out of balance crosses less.
+#[test]
+fn balance_buys_less_traffic() {
+    let folder = Folder::new();
+    let planned = |balance: &str| {
+        let args = ["--chunks", "2", "--balance", balance, "--dry-run", "--json"];
+        let package = fixtures().join("models/unet-xl-ios18-fp32/model.mlpackage");
+        let plan = split(&package, &folder.at("out"), &args);
+        let plan = plan.ok().json();
+        let largest = |c: &serde_json::Value| c["weight_bytes"].as_u64().unwrap();
+        let chunks = plan["chunks"].as_array().unwrap();
+        let crossing = chunks[0]["crossing_bytes"].as_u64().unwrap();
+        (chunks.iter().map(largest).max().unwrap(), crossing)
+    };
+    let (best, loose) = (planned("0%"), planned("100%"));
+    assert!(best.0 < loose.0 && best.1 > loose.1, "{best:?} {loose:?}");
+}
+
 #[test]
 fn a_limit_is_kept() {
     let folder = Folder::new();

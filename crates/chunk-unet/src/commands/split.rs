@@ -18,7 +18,7 @@ use crate::commands::verify::Proof;
 use crate::failure::{Failure, shown, shown_path};
 use crate::folder::Met;
 use crate::format::{self, thousands};
-use crate::size::parse_bytes;
+use crate::size::{parse_bytes, parse_percent};
 use crate::{dry_run, output, plan_table, progress, signals};
 
 /// Largest package that `--verify` runs: more takes minutes and gigabytes of memory.
@@ -71,6 +71,9 @@ pub struct Opts {
     /// Most bytes of one weight.bin, by who says so
     #[arg(long, default_value = Profile::Ane2G.name(), value_parser = profile_parser())]
     profile: Profile,
+    /// How far the largest chunk may exceed the best balance, for less traffic between chunks
+    #[arg(long, default_value = "5%", value_parser = parse_percent)]
+    balance: f64,
     /// Element type in which values cross from chunk to chunk
     #[arg(long, default_value = "keep", value_enum)]
     boundary: BoundaryArg,
@@ -131,6 +134,7 @@ impl Opts {
                 BoundaryArg::Float16 => Boundary::Float16,
                 BoundaryArg::Float32 => Boundary::Float32,
             },
+            balance: self.balance,
             pipeline: self.pipeline,
             name: self.name.clone(),
         }

@@ -38,16 +38,15 @@ use crate::set::{self, Written};
 use describe::Describer;
 use shapes::Flexible;
 
-/// How far the largest chunk may exceed the best balance, for less traffic: that of a conversion.
-const BALANCE: f64 = 0.05;
-
 /// How a package is split.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SplitOptions {
     /// How many chunks.
     pub count: Count,
     /// How large a chunk's weight file may be.
     pub limit: Limit,
+    /// How far the largest chunk may exceed the best balance, as a fraction.
+    pub balance: f64,
     /// In which element type values cross from chunk to chunk.
     pub boundary: Boundary,
     /// Whether the chunks become the stages of one package.
@@ -215,6 +214,7 @@ impl<'s> Split<'s> {
                 }
                 .to_owned(),
                 pipeline: self.options.pipeline,
+                balance: self.options.balance,
                 name: self.base_name(),
             },
             limit: parts::LimitReport::of(self.options.limit),
@@ -347,7 +347,7 @@ fn cut(
     let partition_options = partition::Options {
         count: options.count,
         limit_bytes: options.limit.bytes(),
-        balance: BALANCE,
+        balance: options.balance,
         boundary: options.boundary,
         wiring: match options.pipeline {
             true => Wiring::Pipeline,

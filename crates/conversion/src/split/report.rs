@@ -59,7 +59,7 @@ pub struct PackageSource {
 }
 
 /// The options of a split, resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SplitOptionsReport {
     /// How many chunks were asked for: `auto`, or the number.
     pub chunks: String,
@@ -67,6 +67,8 @@ pub struct SplitOptionsReport {
     pub boundary: String,
     /// Whether the chunks are the stages of one package.
     pub pipeline: bool,
+    /// Allowed imbalance, as a fraction.
+    pub balance: f64,
     /// Name of the packages, from which theirs are made.
     pub name: String,
 }
