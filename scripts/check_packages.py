@@ -70,6 +70,8 @@ DTYPE_NAMES = {
     MIL_pb2.FLOAT32: ("fp32", 4),
     MIL_pb2.INT32: ("int32", 4),
 }
+# What a package of ours says of its place in a chain.
+PLACE_KEYS = {f"chunk-unet.{k}" for k in ("chunk", "chunks", "previous", "from_previous", "next", "to_next")}
 # What Apple's Swift pipeline feeds to a UNet; a stage may take any of these.
 ORIGINAL_INPUTS = ("sample", "timestep", "encoder_hidden_states", "time_ids", "text_embeds")
 
@@ -421,6 +423,9 @@ def check_split(whole, folder):
 
 def _check_whole(spec, wanted, report):
     """Checks what a pipeline says against the package that it was made of."""
+    for description in (spec.description, wanted.description):
+        for key in PLACE_KEYS:
+            description.metadata.userDefined.pop(key, None)
     if spec.description.metadata != wanted.description.metadata:
         report.problems.append("the pipeline's metadata is not the package's")
     if _described(spec) != _described(wanted):
@@ -453,6 +458,9 @@ def _check_part(part, wanted, passed, is_part):
         if getattr(metadata, key) != getattr(original, key):
             report.problems.append(f"metadata: `{key}` is {getattr(metadata, key)!r}")
     for key, value in original.userDefined.items():
+        # Which chunk it is of which model: another one now.
+        if key in PLACE_KEYS:
+            continue
         if metadata.userDefined.get(key) != value:
             report.problems.append(f"metadata: `{key}` is {metadata.userDefined.get(key)!r}")
     inputs, outputs, states = _described(spec)
