@@ -196,7 +196,7 @@ def main():
             shutil.copytree(source, copy, copy_function=os.link)
             (copy / "Manifest.json").unlink()
             shutil.copyfile(source / "Manifest.json", copy / "Manifest.json")
-            name = source.stem if source.stem != "model" else source.parent.name
+            name = source.parent.name if source.parent.parent.name == "models" else source.stem
             theirs, their_why = bisected(copy, Path(folder) / "bisected")
             ours, our_why = split(copy, Path(folder) / "split", arguments.binary)
             rows = [("`bisect_model`", theirs, their_why), ("`split`", ours, our_why)]
