@@ -11,6 +11,7 @@ use mlpackage::{PackageLayout, PipelineLayout};
 use partition::{Boundary, Count, Plan, Wiring};
 use preflight::{Memory, Space};
 
+use crate::blocks;
 use crate::error::Error;
 use crate::limit::Limit;
 use crate::metadata::{Chain, Credits, Wires};
@@ -211,8 +212,11 @@ impl<'m> Job<'m> {
 
     /// The plan.
     pub fn report(&self) -> Report {
-        let placed = self.packages.chunks().into_iter().enumerate();
-        let chunks = placed.map(|(at, chunk)| self.chunk(at, &chunk)).collect();
+        let name = |w| self.weights.model_name(w).to_owned();
+        let blocks = blocks::of_chunks(&self.packages.named_weights(name));
+        let placed = self.packages.chunks().into_iter().zip(blocks).enumerate();
+        let chunks = placed.map(|(at, (chunk, blocks))| self.chunk(at, &chunk, blocks));
+        let chunks = chunks.collect();
         Report {
             tool: report::Tool::this(),
             component: self.component().to_owned(),
@@ -229,7 +233,12 @@ impl<'m> Job<'m> {
         }
     }
 
-    fn chunk(&self, at: usize, placed: &PlacedChunk<'_>) -> report::Chunk {
+    fn chunk(
+        &self,
+        at: usize,
+        placed: &PlacedChunk<'_>,
+        blocks: Vec<report::Block>,
+    ) -> report::Chunk {
         let (plan, cut) = (&self.plan.chunks[at], self.plan.cuts.get(at));
         let weight_bytes = placed.weight_bytes;
         report::Chunk {
@@ -247,6 +256,7 @@ impl<'m> Job<'m> {
             crossing_bytes: cut.map_or(0, |c| c.crossing_bytes),
             inputs: plan.inputs.iter().map(Into::into).collect(),
             outputs: plan.outputs.iter().map(Into::into).collect(),
+            blocks,
         }
     }
 

@@ -4,6 +4,7 @@
 //! writes the packages as one set ([`set`]), [`proof`] reads them back and proves what is in them. No printing and no
 //! argument parsing: a caller passes a [`progress::Reporter`] and a [`progress::Cancel`].
 
+mod blocks;
 pub mod bundle;
 pub mod compile;
 mod error;

@@ -4,7 +4,7 @@ use std::fs::File as OsFile;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use mil::WeightStore;
+use mil::{WeightId, WeightStore};
 use mlpackage::blob::BlobLayout;
 use mlpackage::{
     CopiedBlobs, MANIFEST_PATH, MODEL_PATH, PackageCopy, PackageLayout, PipelineLayout,
@@ -14,6 +14,7 @@ use preflight::{Memory, Space};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::blocks::{self, Named};
 use crate::error::Error;
 use crate::need::{Asked, FileNeed, Need};
 use crate::progress::{Cancel, Reporter};
@@ -157,6 +158,23 @@ impl Packages {
     /// Names of the packages.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The weights of each chunk by name; none of a package that is copied.
+    pub fn named_weights(&self, name: impl Fn(WeightId) -> String) -> Vec<Named> {
+        let named = |layout: &BlobLayout| blocks::named(layout, &name);
+        let mut chunks = Vec::new();
+        for (_, layout) in &self.list {
+            match layout {
+                Layout::Made(layout) => chunks.push(named(layout.weights())),
+                Layout::Pipeline(layout) => chunks.extend(layout.stages().iter().map(|stage| {
+                    let weights = stage.weights.as_ref();
+                    weights.map_or_else(Vec::new, |(_, layout)| named(layout))
+                })),
+                Layout::Copied(_) => chunks.push(Vec::new()),
+            }
+        }
+        chunks
     }
 
     /// What writing into `dir` needs and what its filesystem has.

@@ -160,6 +160,17 @@ pub struct Chunk {
     pub inputs: Vec<Feature>,
     /// What it gives.
     pub outputs: Vec<Feature>,
+    /// Where its weights are, in the order of weight.bin.
+    pub blocks: Vec<Block>,
+}
+
+/// The weights of one block of the model in a chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Block {
+    /// What their names begin with: `down_blocks.0`, `mid_block`, `embeddings`.
+    pub name: String,
+    /// Their length, without the records and gaps of weight.bin.
+    pub bytes: u64,
 }
 
 /// Names of the packages that chunks are in, each once.

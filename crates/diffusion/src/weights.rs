@@ -41,7 +41,10 @@ pub struct CheckpointWeights<'c> {
 
 #[derive(Debug)]
 struct Entry<'c> {
+    /// As the checkpoint calls it.
     name: String,
+    /// As the model does.
+    model_name: String,
     source: Source<'c>,
     clamped: AtomicU64,
 }
@@ -116,6 +119,11 @@ impl<'c> CheckpointWeights<'c> {
         counts.filter(|(_, n)| *n > 0).collect()
     }
 
+    /// What diffusers calls a weight, or the builder a table; whatever the checkpoint's layout.
+    pub fn model_name(&self, weight: WeightId) -> &str {
+        &self.entry(weight).model_name
+    }
+
     /// The element types of the tensors taken, each once.
     pub fn source_dtypes(&self) -> Vec<Dtype> {
         let dtype = |e: &Entry<'_>| match e.source {
@@ -166,7 +174,11 @@ impl<'c> CheckpointWeights<'c> {
             });
         }
         self.taken.insert(diffusers.to_owned());
-        Ok(Some(self.push(shown(&tensor.name), Source::Tensor(tensor))))
+        Ok(Some(self.push(
+            shown(&tensor.name),
+            diffusers,
+            Source::Tensor(tensor),
+        )))
     }
 
     fn require(&mut self, diffusers: &str, shapes: &[&[u64]]) -> Result<WeightId, Error> {
@@ -181,9 +193,10 @@ impl<'c> CheckpointWeights<'c> {
             })
     }
 
-    fn push(&mut self, name: String, source: Source<'c>) -> WeightId {
+    fn push(&mut self, name: String, model_name: &str, source: Source<'c>) -> WeightId {
         self.entries.push(Entry {
             name,
+            model_name: model_name.to_owned(),
             source,
             clamped: AtomicU64::new(0),
         });
@@ -320,7 +333,7 @@ impl Parameters for CheckpointWeights<'_> {
 
     fn table(&mut self, name: &str, values: &[f32]) -> WeightId {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.push(name.to_owned(), Source::Table(bytes))
+        self.push(name.to_owned(), name, Source::Table(bytes))
     }
 }
 

@@ -24,6 +24,7 @@ use preflight::{Memory, Space};
 pub use report::{PackageSource, SplitOptionsReport, SplitReport};
 pub use source::Source;
 
+use crate::blocks;
 use crate::error::Error;
 use crate::limit::Limit;
 use crate::metadata::Wires;
@@ -196,8 +197,10 @@ impl<'s> Split<'s> {
 
     /// The plan.
     pub fn report(&self) -> SplitReport {
-        let placed = self.packages.chunks().into_iter().enumerate();
-        let chunks = placed.map(|(at, chunk)| self.chunk(at, &chunk)).collect();
+        let blocks = blocks::of_chunks(&self.named_weights());
+        let placed = self.packages.chunks().into_iter().zip(blocks).enumerate();
+        let chunks = placed.map(|(at, (chunk, blocks))| self.chunk(at, &chunk, blocks));
+        let chunks = chunks.collect();
         SplitReport {
             tool: parts::Tool::this(),
             component: self.component().to_owned(),
@@ -252,7 +255,24 @@ impl<'s> Split<'s> {
         }
     }
 
-    fn chunk(&self, at: usize, placed: &PlacedChunk<'_>) -> parts::Chunk {
+    /// The weights of each chunk, as the source's program calls them.
+    fn named_weights(&self) -> Vec<blocks::Named> {
+        let table = self.source.package().weight_table().ok();
+        if self.cut.is_none() {
+            let all = table.into_iter().flat_map(|t| t.iter());
+            return vec![all.map(|(_, w)| (w.name.clone(), w.len_bytes)).collect()];
+        }
+        let stored = |w| table.and_then(|t| t.get(w));
+        let name = |w| stored(w).map_or_else(String::new, |w| w.name.clone());
+        self.packages.named_weights(name)
+    }
+
+    fn chunk(
+        &self,
+        at: usize,
+        placed: &PlacedChunk<'_>,
+        blocks: Vec<parts::Block>,
+    ) -> parts::Chunk {
         let weight_bytes = placed.weight_bytes;
         let limit = self.options.limit.bytes();
         let made = self.cut.as_ref().map(|cut| cut.chunk(at));
@@ -278,6 +298,7 @@ impl<'s> Split<'s> {
             crossing_bytes: after.map_or(0, |c| c.crossing_bytes),
             inputs,
             outputs,
+            blocks,
         }
     }
 }
