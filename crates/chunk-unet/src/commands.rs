@@ -7,6 +7,7 @@ pub mod demo;
 pub mod inspect;
 pub mod preflight;
 pub mod reclaim;
+pub mod report;
 pub mod run;
 pub mod split;
 pub mod verify;

@@ -40,7 +40,8 @@ pub fn components(dir: &Path) -> Result<Value, Failure> {
         .unwrap_or_default())
 }
 
-fn read_record(path: &Path) -> io::Result<Vec<u8>> {
+/// A record's bytes, as far as they are a record's length.
+pub fn read_record(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for its other end.
     if !path.symlink_metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));

@@ -17,7 +17,9 @@ use std::process::ExitCode;
 use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 
-use commands::{bundle, compile, convert, demo, inspect, preflight, reclaim, run, split, verify};
+use commands::{
+    bundle, compile, convert, demo, inspect, preflight, reclaim, report, run, split, verify,
+};
 use failure::{Exit, Failure, shown, shown_lines};
 
 const AFTER_HELP: &str = "\
@@ -72,6 +74,9 @@ enum Command {
     /// Find what can go from the disk: copies, leftovers, caches; delete it, or link copies.
     #[command(after_help = reclaim::EXAMPLES)]
     Reclaim(reclaim::Opts),
+    /// Show what was converted on one page of HTML.
+    #[command(after_help = report::EXAMPLES)]
+    Report(report::Opts),
     /// Make a small checkpoint and convert it, to see how it goes.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Opts),
@@ -94,6 +99,7 @@ fn main() -> ExitCode {
         Command::Compile(opts) => (opts.json, compile::run(opts)),
         Command::Bundle(opts) => (opts.json, bundle::run(opts)),
         Command::Reclaim(opts) => (opts.json, reclaim::run(opts)),
+        Command::Report(opts) => (false, report::run(opts)),
         Command::Demo(opts) => (false, demo::run(opts)),
     };
     ended(result, json)
