@@ -62,7 +62,7 @@ pub fn share(n: u64, limit: u64) -> String {
     let percent = n as f64 * 100.0 / limit.max(1) as f64;
     match percent {
         p if n > limit && p < 100.5 => "over 100 %".to_owned(),
-        p if n > 0 && p < 0.5 => "under 1 %".to_owned(),
+        p if n > 0 && p < 0.5 => "< 1 %".to_owned(),
         p => format!("{p:.0} %"),
     }
 }
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(share(100, 100), "100 %");
         assert_eq!(share(1001, 1000), "over 100 %");
         assert_eq!(share(3, 2), "150 %");
-        assert_eq!(share(1, 1000), "under 1 %");
+        assert_eq!(share(1, 1000), "< 1 %");
         assert_eq!(share(0, 0), "0 %");
     }
 }

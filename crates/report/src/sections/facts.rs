@@ -113,7 +113,11 @@ fn tiles(component: &Component) -> Vec<Tile> {
         Tile {
             label: "largest weight file",
             value: or_unknown(longest.map(number::bytes)),
-            note: share.unwrap_or_else(|| "no limit".to_owned()),
+            note: match (share, &component.limit) {
+                (Some(share), _) => share,
+                (None, Some(_)) if limit.is_none() => "no limit".to_owned(),
+                (None, _) => String::new(),
+            },
         },
         Tile {
             label: "crosses each step",
@@ -233,7 +237,7 @@ fn options(component: &Component) -> Vec<Fact> {
         o.allow_overflow
             .map(|is_allowed| if is_allowed { "clamped" } else { "refused" }.to_owned()),
     );
-    add("Name", given(o.name.as_ref()));
+    add("Name of the packages", given(o.name.as_ref()));
     add("Author", given(o.author.as_ref()));
     add("Licence", given(o.license.as_ref()));
     facts

@@ -29,7 +29,7 @@ pub struct Run {
 /// A part of the time.
 pub struct Time {
     pub label: &'static str,
-    pub series: usize,
+    pub class: &'static str,
     pub start: Percent,
     pub len: Percent,
     pub text: String,
@@ -98,16 +98,16 @@ fn times(component: &Component) -> Vec<Time> {
     };
     let scale = Scale::to(plan + write);
     let cut = scale.at(plan);
-    let time = |label, series, start, len, seconds| Time {
+    let time = |label, class, start, len, seconds| Time {
         label,
-        series,
+        class,
         start,
         len,
         text: number::seconds(seconds),
     };
     vec![
-        time("planning", 1, Percent::default(), cut, plan),
-        time("writing", 0, cut, cut.rest(), write),
+        time("planning", "quiet", Percent::default(), cut, plan),
+        time("writing", "s0", cut, cut.rest(), write),
     ]
 }
 
