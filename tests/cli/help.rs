@@ -13,6 +13,7 @@ fn every_command_shows_examples_and_exit_status() {
         "run",
         "compile",
         "bundle",
+        "report",
         "demo",
     ] {
         let mut args = args![command];

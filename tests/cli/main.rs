@@ -22,6 +22,7 @@ mod preflight;
 mod program;
 mod reclaim;
 mod replace;
+mod report;
 mod run;
 mod schema;
 mod space;

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::commands::convert::{parse_count, parse_name, profile_parser};
 use crate::commands::preflight::{self, Planned};
-use crate::commands::verify::Proof;
+use crate::commands::verify::{self, Proof};
 use crate::failure::{Failure, shown, shown_path};
 use crate::folder::Met;
 use crate::format::{self, thousands};
@@ -282,6 +282,9 @@ fn verify_written(
         None
     };
     let proof = Proof { structure, numeric };
+    let against = opts.package.file_name().unwrap_or_default();
+    let against = shown(&against.to_string_lossy());
+    verify::keep(&proof, &against, &chain, opts.quiet, cancel);
     match proof.failure(opts.quiet) {
         None => Ok(proof),
         Some(failure) => Err(failure.with_help(format!(

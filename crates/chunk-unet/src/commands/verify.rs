@@ -284,19 +284,27 @@ pub fn prove(
         note("nothing was computed: these are no packages that run as a chain and as this model");
         None
     };
-    let verification = Verification::new(&against, &structure.report, numeric.as_ref());
-    let not_kept = match verification.record(chain, cancel) {
-        Ok(Recorded::Written | Recorded::NoRecord) => None,
-        Ok(_) => Some("another set has taken its place".to_owned()),
-        Err(e) => Some(e.to_string()),
-    };
-    if let Some(why) = not_kept {
-        note(&format!("the result is not kept in conversion.json: {why}"));
-    }
-    Ok(Proof {
+    let proof = Proof {
         structure: structure.report,
         numeric,
-    })
+    };
+    keep(&proof, &against, chain, how.quiet, cancel);
+    Ok(proof)
+}
+
+/// Keeps what came of a proof in the record of the packages' folder; says so where that cannot be.
+pub fn keep(proof: &Proof, against: &str, chain: &Chain, quiet: bool, cancel: &Cancel) {
+    let verification = Verification::new(against, &proof.structure, proof.numeric.as_ref());
+    let not_kept = match verification.record(chain, cancel) {
+        Ok(Recorded::Written | Recorded::NoRecord) => return,
+        Ok(_) => "another set has taken its place".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    if !quiet {
+        note_line(&format!(
+            "the result is not kept in conversion.json: {not_kept}"
+        ));
+    }
 }
 
 impl Proof {
