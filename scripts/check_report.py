@@ -52,13 +52,15 @@ BAD = {
     "request": "<img src='http://127.0.0.1:9/a.png'>",
     "import": "<style>@import 'http://127.0.0.1:9/a.css';</style><p>a</p>",
     "wide": "<p style='width:2000px'>a</p>",
+    "beyond the column": "<main style='width:100px'><p style='width:200px'>a</p></main>",
     "faint": "<p style='color:#999;background:#fff'>a</p>",
     "cut off": "<div style='width:40px;overflow:hidden;white-space:nowrap'>a long text</div>",
 }
 
 LAYOUT = """(() => {
+  const edge = Math.min(innerWidth, document.querySelector('main')?.getBoundingClientRect().right ?? innerWidth);
   const wide = [...document.querySelectorAll('body *')].filter(e => !e.closest('svg'))
-    .filter(e => { const r = e.getBoundingClientRect(); return r.width > 0 && (r.right > innerWidth + 0.5 || r.left < -0.5); })
+    .filter(e => { const r = e.getBoundingClientRect(); return r.width > 0 && (r.right > edge + 0.5 || r.left < -0.5); })
     .map(e => e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 40));
   const cut = [...document.querySelectorAll('body *')].filter(e => !e.closest('svg') && getComputedStyle(e).overflowX !== 'visible')
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.tagName + '.' + e.className);

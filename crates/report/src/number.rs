@@ -18,7 +18,14 @@ pub fn bytes(n: u64) -> String {
 
 /// A large number in words: `2.57 billion`.
 pub fn words(n: u64) -> String {
-    const UNITS: [&str; 4] = [" thousand", " million", " billion", " trillion"];
+    const UNITS: [&str; 6] = [
+        " thousand",
+        " million",
+        " billion",
+        " trillion",
+        " quadrillion",
+        " quintillion",
+    ];
     scaled(n as f64, &UNITS).unwrap_or_else(|| n.to_string())
 }
 

@@ -138,7 +138,6 @@ pub struct Chunk {
     pub weight_bytes: Option<u64>,
     pub package_bytes: Option<u64>,
     pub operations: Option<u64>,
-    pub within_limit: Option<bool>,
     pub cut_after: Option<Text>,
     pub crossing_bytes: Option<u64>,
     pub inputs: Option<Vec<Feature>>,
@@ -224,7 +223,6 @@ pub struct Disk {
 #[serde(default)]
 #[expect(missing_docs, reason = "docs/json.md has every field")]
 pub struct Verification {
-    pub tool: Option<Tool>,
     pub against: Option<Text>,
     pub holds: Option<bool>,
     pub findings: Option<u64>,
@@ -255,8 +253,6 @@ pub struct Numeric {
 #[expect(missing_docs, reason = "docs/json.md has every field")]
 pub struct Compared {
     pub name: Option<Text>,
-    pub operation: Option<Text>,
-    pub stage: Option<u64>,
     pub psnr: Option<f64>,
     pub identical: Option<bool>,
 }

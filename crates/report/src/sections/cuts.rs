@@ -9,6 +9,8 @@ use crate::scale::{Percent, Scale};
 
 /// Most cuts whose tensors are listed without being asked for.
 const MAX_OPEN: usize = 4;
+/// What stands in a table where the record tells nothing.
+const DASH: &str = "–";
 
 /// The interfaces of the packages.
 pub struct Cuts {
@@ -52,9 +54,9 @@ impl Cuts {
                 after: given(from.cut_after.as_ref()),
                 count: match &from.outputs {
                     Some(outputs) => number::count(outputs.len(), "tensor"),
-                    None => "tensors not recorded".to_owned(),
+                    None => String::new(),
                 },
-                size: size(crossing_bytes(from)),
+                size: crossing_bytes(from).map_or_else(|| UNKNOWN.to_owned(), number::bytes),
                 bar: crossing_bytes(from).map_or(Percent::default(), |b| scale.at_bytes(b)),
                 tensors: tensors(features(&from.outputs)),
             }),
@@ -125,16 +127,12 @@ fn tensors<'a>(features: impl IntoIterator<Item = &'a Feature>) -> Vec<Tensor> {
                 let sides: Vec<_> = shape.iter().map(ToString::to_string).collect();
                 sides.join(" × ")
             }
-            None => UNKNOWN.to_owned(),
+            None => DASH.to_owned(),
         },
         dtype: given(f.dtype.as_ref()).unwrap_or_default(),
-        size: size(f.bytes),
+        size: f.bytes.map_or_else(|| DASH.to_owned(), number::bytes),
     };
     features.into_iter().map(tensor).collect()
-}
-
-fn size(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| UNKNOWN.to_owned(), number::bytes)
 }
 
 #[cfg(test)]

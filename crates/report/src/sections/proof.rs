@@ -26,7 +26,7 @@ impl Proof {
         let Some(v) = &component.verification else {
             return Proof {
                 badge: badge(component),
-                note: "Nobody has compared these packages with what they were made from, or the record was not told. `verify` does, as below."
+                note: "Nobody has compared these packages with what they were made from, or the record was not told. The command verify does, see below."
                     .to_owned(),
                 facts: Vec::new(),
                 outputs: Vec::new(),
