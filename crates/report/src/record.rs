@@ -129,12 +129,13 @@ pub struct Limit {
     pub bytes: Option<u64>,
 }
 
-/// A package.
+/// A package, or a stage of one that is a pipeline.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "docs/json.md has every field")]
 pub struct Chunk {
     pub path: Option<Text>,
+    pub stage: Option<u64>,
     pub weight_bytes: Option<u64>,
     pub package_bytes: Option<u64>,
     pub operations: Option<u64>,

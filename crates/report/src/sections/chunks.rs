@@ -1,6 +1,6 @@
 //! The packages against the limit.
 
-use super::{Badge, Tone, UNKNOWN, chunk_name, packages, series};
+use super::{Badge, Tone, UNKNOWN, chunk_name, num_stages, packages, series};
 use crate::number;
 use crate::record::Component;
 use crate::scale::{Percent, Scale};
@@ -93,7 +93,7 @@ fn detail(chunk: &crate::record::Chunk) -> String {
         .map(|n| format!("{} operations", number::thousands(n)));
     let package = chunk
         .package_bytes
-        .map(|n| format!("package of {}", number::bytes(n)));
+        .map(|n| format!("{} in all", number::bytes(n)));
     let parts: Vec<_> = [package, operations].into_iter().flatten().collect();
     parts.join(", ")
 }
@@ -105,17 +105,20 @@ fn note(component: &Component, limit: Option<&Limit>) -> String {
         Some(_) => profile.map_or_else(String::new, |p| format!(" of the profile {p}")),
         None => String::new(),
     };
+    let what = match num_stages(component) {
+        Some(_) => "stage",
+        None => "package",
+    };
     match (limit, &component.limit) {
         (Some(limit), _) => format!(
-            "Each bar is the weight file of a package, the line the limit{named}: {}.",
+            "Each bar is the weight file of a {what}, the line the limit{named}: {}.",
             limit.text
         ),
         (None, Some(_)) => {
-            "Each bar is the weight file of a package. No limit was set for them.".to_owned()
+            format!("Each bar is the weight file of a {what}. No limit was set for them.")
         }
         (None, None) => {
-            "Each bar is the weight file of a package. The record does not tell the limit."
-                .to_owned()
+            format!("Each bar is the weight file of a {what}. The record does not tell the limit.")
         }
     }
 }

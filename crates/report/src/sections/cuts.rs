@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{UNKNOWN, chunk_name, given, packages};
 use crate::number;
-use crate::record::{Chunk, Component, Feature};
+use crate::record::{Chunk, Component, Feature, Text};
 use crate::scale::{Percent, Scale};
 
 /// Most cuts whose tensors are listed without being asked for.
@@ -44,21 +44,25 @@ pub struct Tensor {
 impl Cuts {
     pub fn of(component: &Component) -> Cuts {
         let list = packages(component);
-        let crossing = list.iter().rev().skip(1).map(crossing_bytes);
-        let most = crossing.flatten().max().unwrap_or(0);
+        let sizes = list.iter().rev().skip(1).filter_map(|c| c.crossing_bytes);
+        let most = sizes.max().unwrap_or(0);
         let scale = Scale::to(most as f64);
         let cut = |(at, pair): (usize, &[Chunk])| match pair {
             [from, to] => Some(Cut {
                 from: chunk_name(from, at),
                 to: chunk_name(to, at + 1),
                 after: given(from.cut_after.as_ref()),
-                count: match &from.outputs {
-                    Some(outputs) => number::count(outputs.len(), "tensor"),
-                    None => String::new(),
+                count: match crossing(list, at).len() {
+                    0 => String::new(),
+                    n => number::count(n, "tensor"),
                 },
-                size: crossing_bytes(from).map_or_else(|| UNKNOWN.to_owned(), number::bytes),
-                bar: crossing_bytes(from).map_or(Percent::default(), |b| scale.at_bytes(b)),
-                tensors: tensors(features(&from.outputs)),
+                size: from
+                    .crossing_bytes
+                    .map_or_else(|| UNKNOWN.to_owned(), number::bytes),
+                bar: from
+                    .crossing_bytes
+                    .map_or(Percent::default(), |b| scale.at_bytes(b)),
+                tensors: tensors(crossing(list, at)),
             }),
             _ => None,
         };
@@ -68,7 +72,7 @@ impl Cuts {
             note: note(component, cuts.len()),
             cuts,
             inputs: tensors(inputs(list)),
-            outputs: tensors(list.last().map_or(&[][..], |c| features(&c.outputs))),
+            outputs: tensors(outputs(list)),
         }
     }
 }
@@ -78,7 +82,7 @@ fn note(component: &Component, cuts: usize) -> String {
         (0, _) => "The record lists no packages.".to_owned(),
         (1, _) => "One package: nothing is cut, and nothing crosses.".to_owned(),
         (_, Some(total)) => format!(
-            "{} in {} at every step of an image, from each package to the next.",
+            "{} in {} at every step of an image, from the packages before to those after.",
             number::bytes(total),
             number::count(cuts, "cut")
         ),
@@ -90,33 +94,42 @@ fn note(component: &Component, cuts: usize) -> String {
 pub fn total_bytes(component: &Component) -> Option<u64> {
     let list = packages(component);
     let cuts = list.len().checked_sub(1)?;
-    let sizes = list.iter().take(cuts).map(crossing_bytes);
+    let sizes = list.iter().take(cuts).map(|c| c.crossing_bytes);
     sizes.sum::<Option<u64>>()
-}
-
-fn crossing_bytes(chunk: &Chunk) -> Option<u64> {
-    chunk.crossing_bytes
 }
 
 fn features(list: &Option<Vec<Feature>>) -> &[Feature] {
     list.as_deref().unwrap_or_default()
 }
 
-/// The inputs that no package before gives, each once.
+/// The names that these packages take.
+fn taken(list: &[Chunk]) -> BTreeSet<&Option<Text>> {
+    let inputs = list.iter().flat_map(|c| features(&c.inputs));
+    inputs.map(|f| &f.name).collect()
+}
+
+/// What is made before the end of a package and taken after it. In a chain the package itself makes it all, a stage of a pipeline
+/// takes from any before it.
+fn crossing(list: &[Chunk], at: usize) -> Vec<&Feature> {
+    let (before, after) = list.split_at((at + 1).min(list.len()));
+    let taken = taken(after);
+    let made = before.iter().flat_map(|c| features(&c.outputs));
+    made.filter(|f| taken.contains(&f.name)).collect()
+}
+
+/// The inputs that no package gives, each once.
 fn inputs(list: &[Chunk]) -> Vec<&Feature> {
-    let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
-    let before = std::iter::once(None).chain(list.iter().map(Some));
-    for (chunk, before) in list.iter().zip(before) {
-        let given = before.map_or(&[][..], |b| features(&b.outputs));
-        for input in features(&chunk.inputs) {
-            let is_given = given.iter().any(|g| g.name == input.name);
-            if !is_given && seen.insert(&input.name) {
-                found.push(input);
-            }
-        }
-    }
-    found
+    let made = list.iter().flat_map(|c| features(&c.outputs));
+    let mut seen: BTreeSet<_> = made.map(|f| &f.name).collect();
+    let inputs = list.iter().flat_map(|c| features(&c.inputs));
+    inputs.filter(|f| seen.insert(&f.name)).collect()
+}
+
+/// The outputs that no package takes.
+fn outputs(list: &[Chunk]) -> Vec<&Feature> {
+    let taken = taken(list);
+    let made = list.iter().flat_map(|c| features(&c.outputs));
+    made.filter(|f| !taken.contains(&f.name)).collect()
 }
 
 fn tensors<'a>(features: impl IntoIterator<Item = &'a Feature>) -> Vec<Tensor> {
@@ -163,6 +176,26 @@ mod tests {
             ("2 × 4", Percent::new(100.0))
         );
         assert!(found.note.starts_with("8 B in 1 cut "), "{}", found.note);
+    }
+
+    #[test]
+    fn a_stage_of_a_pipeline_takes_from_any_before_it() {
+        let c = component(
+            r#""chunks": [{"inputs": [{"name": "x"}], "outputs": [{"name": "a"}, {"name": "b"}]},
+                {"inputs": [{"name": "a"}], "outputs": [{"name": "c"}]},
+                {"inputs": [{"name": "b"}, {"name": "c"}], "outputs": [{"name": "y"}]}]"#,
+        );
+        let found = Cuts::of(&c);
+        let names = |list: &[Tensor]| {
+            let names: Vec<_> = list.iter().map(|t| t.name.as_str()).collect();
+            names.join(" ")
+        };
+        let crossing: Vec<_> = found.cuts.iter().map(|cut| names(&cut.tensors)).collect();
+        assert_eq!(crossing, ["a b", "b c"]);
+        assert_eq!(
+            (names(&found.inputs), names(&found.outputs)),
+            ("x".into(), "y".into())
+        );
     }
 
     #[test]

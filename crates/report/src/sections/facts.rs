@@ -1,6 +1,6 @@
 //! What was converted from what, and how: the head of a set.
 
-use super::{Badge, Fact, UNKNOWN, chunks, cuts, given, packages, proof, run};
+use super::{Badge, Fact, UNKNOWN, chunks, cuts, given, num_stages, packages, proof, run};
 use crate::number;
 use crate::record::{Component, Options, Source, Text};
 
@@ -72,10 +72,15 @@ fn lead(component: &Component) -> String {
     } else {
         "converted into"
     };
-    let packages = match (&component.chunks, &component.packages) {
-        (Some(list), _) => number::count(list.len(), "package"),
-        (None, Some(list)) => number::count(list.len(), "package"),
-        (None, None) => "packages that are not recorded".to_owned(),
+    let stages =
+        num_stages(component).map(|n| format!(", a pipeline of {}", number::count(n, "stage")));
+    let packages = match num_packages(component) {
+        Some(n) => format!(
+            "{}{}",
+            number::count(n, "package"),
+            stages.unwrap_or_default()
+        ),
+        None => "packages that are not recorded".to_owned(),
     };
     let tool = component.tool.as_ref();
     let tool = tool.and_then(|t| Some(format!("{} {}", t.name.as_ref()?, t.version.as_ref()?)));
@@ -85,6 +90,16 @@ fn lead(component: &Component) -> String {
         text.replace_range(..1, &first);
     }
     text
+}
+
+/// A pipeline is one package, whatever its stages.
+fn num_packages(component: &Component) -> Option<usize> {
+    let listed = component.packages.as_ref().map(Vec::len);
+    let chunks = component.chunks.as_ref().map(Vec::len);
+    match num_stages(component) {
+        Some(_) => listed.or(Some(1)),
+        None => chunks.or(listed),
+    }
 }
 
 fn tiles(component: &Component) -> Vec<Tile> {
@@ -102,10 +117,7 @@ fn tiles(component: &Component) -> Vec<Tile> {
         size_tile(component),
         Tile {
             label: "packages",
-            value: match &component.chunks {
-                Some(list) => list.len().to_string(),
-                None => UNKNOWN.to_owned(),
-            },
+            value: or_unknown(num_packages(component).map(|n| n.to_string())),
             note: component
                 .packages_bytes
                 .map_or_else(String::new, |n| format!("{} together", number::bytes(n))),
@@ -227,7 +239,7 @@ fn options(component: &Component) -> Vec<Fact> {
     add("Rows of every input", o.batch.map(|n| n.to_string()));
     add("Tokens of the text", o.tokens.map(|n| n.to_string()));
     add("Values cross as", given(o.boundary.as_ref()));
-    add("Packages asked for", given(o.chunks.as_ref()));
+    add("Chunks asked for", given(o.chunks.as_ref()));
     add(
         "Imbalance allowed",
         o.balance.map(|b| format!("{:.0} %", b * 100.0)),
@@ -314,6 +326,19 @@ mod tests {
         );
         assert_eq!(package.lead, "A package, split into 1 package.");
         assert_eq!(package.tiles[0].label, "operations");
+    }
+
+    #[test]
+    fn a_pipeline_is_one_package() {
+        let found = facts(
+            r#""packages": ["A"], "chunks": [{"path": "A", "stage": 1}, {"path": "A", "stage": 2}]"#,
+        );
+        assert_eq!(
+            found.lead,
+            "Converted into 1 package, a pipeline of 2 stages."
+        );
+        assert_eq!(found.tiles[1].value, "1");
+        assert_eq!(found.tiles[3].note, "1 cut");
     }
 
     #[test]

@@ -21,17 +21,25 @@ pub fn series(at: usize) -> usize {
     at % SERIES
 }
 
-/// The packages, in order.
+/// The packages, or the stages of one, in order.
 pub fn packages(component: &Component) -> &[Chunk] {
     component.chunks.as_deref().unwrap_or_default()
 }
 
-/// A package's name, or its number where the record has none.
+/// A package's name with its stage, or its number where the record has none.
 pub fn chunk_name(chunk: &Chunk, at: usize) -> String {
-    match &chunk.path {
-        Some(path) => path.to_string(),
-        None => format!("package {}", at + 1),
+    match (&chunk.path, chunk.stage) {
+        (Some(path), Some(stage)) => format!("{path}, stage {stage}"),
+        (Some(path), None) => path.to_string(),
+        (None, _) => format!("package {}", at + 1),
     }
+}
+
+/// How many stages the packages have, where they are one pipeline.
+pub fn num_stages(component: &Component) -> Option<usize> {
+    let list = packages(component);
+    let is_pipeline = !list.is_empty() && list.iter().all(|c| c.stage.is_some());
+    is_pipeline.then_some(list.len())
 }
 
 /// A text, if there is one and it is not empty.
