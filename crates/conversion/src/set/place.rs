@@ -17,7 +17,7 @@ use super::file::{Content, ContentError, File, Layout, is_plain};
 use super::journal::{End, Journal};
 use super::room::JOURNAL_ALLOWANCE_BYTES;
 use super::work::{Made, Work};
-use super::{Error, Job, Options, SEGMENT_BYTES, checked_dir, error, fill, lock};
+use super::{Error, Job, Options, SEGMENT_BYTES, checked_dir, error, fill};
 use crate::memory_budget::MemoryBudget;
 use crate::progress::{Cancel, Reporter};
 
@@ -201,8 +201,7 @@ impl Placement<'_> {
         made: &Made<'_>,
         met: &[String],
     ) -> Result<(), Error> {
-        let _dir_lock = lock::folder(job.dir, job.cancel)?;
-        job.cancel.check()?;
+        let _dir_lock = job.lock()?;
         let changed = || Error::Changed {
             dir: job.dir.to_owned(),
         };
