@@ -14,6 +14,7 @@ mod folder;
 mod help;
 mod inspect;
 mod interrupt;
+mod killed;
 mod metadata;
 mod mounted;
 mod packages;

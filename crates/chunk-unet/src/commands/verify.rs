@@ -19,7 +19,7 @@ use crate::format::{self, thousands};
 use crate::model::{ModelArgs, show_notes};
 use crate::progress::note_line;
 use crate::size::parse_latent;
-use crate::{output, progress, signals};
+use crate::{folder, output, progress, signals};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -150,8 +150,10 @@ pub struct Proof {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
-    let chain = open(opts)?;
     let against = opts.against.as_deref();
+    let given = opts.packages.iter().map(PathBuf::as_path);
+    folder::settle_all(given.chain(against.filter(|path| path.is_dir())))?;
+    let chain = open(opts)?;
     let packages = against.filter(|path| holds_packages(path));
     let packages = packages.map(open_reference).transpose()?;
     let model = against.filter(|_| packages.is_none());

@@ -272,6 +272,15 @@ impl Error {
     }
 }
 
+impl From<Obstacle> for Error {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::TooSmall(space) => Self::NotEnoughSpace(space),
+            obstacle => Self::Obstacle(obstacle),
+        }
+    }
+}
+
 /// A name or path in a message, its control characters escaped so that it cannot draw on the terminal.
 pub(super) struct Shown<'a, T: ?Sized>(pub &'a T);
 

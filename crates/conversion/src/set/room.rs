@@ -13,7 +13,7 @@ pub(super) const ENTRY_ALLOWANCE_BYTES: u64 = 1 << 20;
 /// Room for the journal.
 pub(super) const JOURNAL_ALLOWANCE_BYTES: u64 = 64 << 10;
 /// The working folder with what is new and what is old in it.
-const WORKING_FOLDERS: u64 = 3;
+pub(super) const WORKING_FOLDERS: u64 = 3;
 
 /// A set's need, and the filesystem that is to hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +61,8 @@ impl Room {
 
     /// Fails with the first obstacle.
     pub(super) fn check(&self) -> Result<(), Error> {
-        match self.obstacles().into_iter().next() {
-            None => Ok(()),
-            Some(Obstacle::TooSmall(space)) => Err(Error::NotEnoughSpace(space)),
-            Some(obstacle) => Err(Error::Obstacle(obstacle)),
-        }
+        let first = self.obstacles().into_iter().next();
+        first.map_or(Ok(()), |obstacle| Err(obstacle.into()))
     }
 }
 
