@@ -10,6 +10,7 @@ mod compile;
 mod convert;
 mod demo;
 mod determinism;
+mod filesystems;
 mod folder;
 mod help;
 mod inspect;

@@ -252,14 +252,7 @@ impl Command {
             Next::Inspect => args!["inspect", package()],
             Next::Compile => args!["compile", package(), "-o", folder.at("next")],
             Next::Bundle => args!["bundle", dir, "-o", folder.at("next")],
-            Next::Reclaim => args![
-                "reclaim",
-                dir,
-                "--min-size",
-                "1",
-                "--delete=temporary",
-                "--yes"
-            ],
+            Next::Reclaim => args!["reclaim", dir, "--delete=temporary", "--yes"],
         }
     }
 }

@@ -16,7 +16,7 @@ use preflight::{Filesystem, Obstacle};
 use super::disk::{Disk, exists};
 use super::file::{Content, ContentError, File, Layout, is_plain};
 use super::journal::{End, Journal};
-use super::room::{JOURNAL_ALLOWANCE_BYTES, WORKING_FOLDERS};
+use super::room::{JOURNAL_ALLOWANCE_BYTES, new_folders};
 use super::work::{Made, Work};
 use super::{Error, Job, Options, SEGMENT_BYTES, checked_dir, error, fill};
 use crate::memory_budget::MemoryBudget;
@@ -134,7 +134,7 @@ impl Placement<'_> {
         job.recover()?;
         let met = self.meet(&dir)?;
         cancel.check().map_err(Error::from)?;
-        if let Some(obstacle) = obstacle(&dir, iter::empty(), WORKING_FOLDERS)? {
+        if let Some(obstacle) = obstacle(&dir, iter::empty(), new_folders(&dir))? {
             return Err(Error::from(obstacle).into());
         }
         let made = Made::create(job.disk, &dir)?;
@@ -359,7 +359,8 @@ fn obstacle<'f>(
 ) -> Result<Option<Obstacle>, Error> {
     let filesystem = Filesystem::holding(dir)?;
     let lens = files.map(|f| f.source.len_bytes());
-    let need = filesystem.need(lens.chain([JOURNAL_ALLOWANCE_BYTES]), folders);
+    // The lock is empty.
+    let need = filesystem.need(lens.chain([JOURNAL_ALLOWANCE_BYTES, 0]), folders);
     Ok(filesystem.obstacles(&need).into_iter().next())
 }
 

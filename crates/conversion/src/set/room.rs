@@ -13,7 +13,7 @@ pub(super) const ENTRY_ALLOWANCE_BYTES: u64 = 1 << 20;
 /// Room for the journal.
 pub(super) const JOURNAL_ALLOWANCE_BYTES: u64 = 64 << 10;
 /// The working folder with what is new and what is old in it.
-pub(super) const WORKING_FOLDERS: u64 = 3;
+const WORKING_FOLDERS: u64 = 3;
 
 /// A set's need, and the filesystem that is to hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,11 +41,7 @@ impl Room {
             JOURNAL_ALLOWANCE_BYTES,
             0,
         ]);
-        let missing = dir.ancestors().take_while(|path| !path.exists()).count() as u64;
-        let need = filesystem.need(
-            lens,
-            layout.folders.len() as u64 + WORKING_FOLDERS + missing,
-        );
+        let need = filesystem.need(lens, layout.folders.len() as u64 + new_folders(dir));
         Ok(Self { filesystem, need })
     }
 
@@ -64,6 +60,12 @@ impl Room {
         let first = self.obstacles().into_iter().next();
         first.map_or(Ok(()), |obstacle| Err(obstacle.into()))
     }
+}
+
+/// Folders that have to be made before any file can be: the output folder with what is missing above it, the working folder.
+pub(super) fn new_folders(dir: &Path) -> u64 {
+    let missing = dir.ancestors().take_while(|path| !path.exists());
+    WORKING_FOLDERS + missing.count() as u64
 }
 
 /// What [`write()`](super::write()) would ask of the filesystem that holds `dir`, and what that has. Nothing is written.
