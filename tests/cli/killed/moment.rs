@@ -58,11 +58,13 @@ pub struct Pace {
 
 impl Aim {
     pub fn delay(self, pace: &Pace, random: &mut Random) -> Duration {
-        random.up_to(match self {
+        let longest = match self {
             Aim::Anywhere => pace.end.mul_f64(1.1),
             Aim::Making => pace.journal.saturating_sub(pace.working),
-            Aim::Replacing => pace.settled.saturating_sub(pace.journal),
-        })
+            // Short and often missed, so more likely at its beginning.
+            Aim::Replacing => random.up_to(pace.settled.saturating_sub(pace.journal)),
+        };
+        random.up_to(longest)
     }
 
     /// Waits for what the delay counts from, then so long; less if the command ends before.
@@ -135,11 +137,15 @@ impl Tally {
             .unwrap_or_default()
     }
 
-    /// Whether what can go wrong was tried: a kill in both halves, and one of the others while files were made.
-    pub fn met_all(&self) -> bool {
-        let soft = [Signal::TERM, Signal::INT].map(|signal| self.of(signal, Met::Making));
-        let killed = [Met::Making, Met::Replacing].map(|met| self.of(Signal::KILL, met));
-        soft != [0, 0] && !killed.contains(&0)
+    /// Whether the middle was met; with `strict` by a kill in both halves, and by a signal that a command hears of.
+    pub fn is_telling(&self, strict: bool) -> bool {
+        let [term, int, kill] =
+            [Signal::TERM, Signal::INT, Signal::KILL].map(|s| self.of(s, Met::Making));
+        let replacing = self.of(Signal::KILL, Met::Replacing);
+        match strict {
+            true => term + int > 0 && kill > 0 && replacing > 0,
+            false => term + int + kill + replacing > 0,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::commands::convert::{parse_count, parse_name, profile_parser};
 use crate::commands::preflight::{self, Planned};
-use crate::commands::verify::Proof;
+use crate::commands::verify::{self, Proof};
 use crate::failure::{Failure, shown, shown_path};
 use crate::folder::Met;
 use crate::format::{self, thousands};
@@ -213,7 +213,8 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
         output::lines(plan_table::split_done(&report, dir))?;
     }
     let proof = if opts.verify || opts.remove_original {
-        Some(verify_written(opts, dir, &source, &split, &cancel)?)
+        let proof = verify_written(opts, dir, &source, &split, &cancel);
+        Some(proof.map_err(|failure| verify::interrupted(failure, dir))?)
     } else {
         None
     };

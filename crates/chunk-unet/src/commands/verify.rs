@@ -14,7 +14,7 @@ use mlpackage::Package;
 use serde::Serialize;
 
 use crate::commands::run::RoundingArg;
-use crate::failure::{Exit, Failure, shown};
+use crate::failure::{Exit, Failure, shown, shown_path};
 use crate::format::{self, thousands};
 use crate::model::{ModelArgs, show_notes};
 use crate::progress::note_line;
@@ -299,6 +299,16 @@ pub fn prove(
         structure: structure.report,
         numeric,
     })
+}
+
+/// A failure to prove what was just written: where it was interrupted, the packages are there nevertheless.
+pub fn interrupted(failure: Failure, dir: &Path) -> Failure {
+    if failure.exit != Exit::Interrupted {
+        return failure;
+    }
+    let dir = shown_path(dir);
+    let message = format!("interrupted before the proof was finished; the packages are in `{dir}`");
+    Failure::new(Exit::Interrupted, "cancelled", message)
 }
 
 impl Proof {
