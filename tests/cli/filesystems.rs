@@ -296,13 +296,14 @@ fn what_a_disk_cannot_take_is_refused_by_every_command() {
             fs::Permissions::from_mode(0o755),
         )
         .unwrap();
-        if shell(&args!["--version"]).code != Some(0) {
+        if shell(&["--version".into()]).code != Some(0) {
             skipped(&format!("`{}` does not run here", case.before));
             continue;
         }
         for args in &commands {
             let what = format!("{} {:?}", case.code, args[0]);
-            let args = [&args[..], &args!["-o", &dir, "--json"]].concat();
+            let mut args = args.clone();
+            args.extend(args!["-o", &dir, "--json"]);
             let refused = shell(&args);
             assert_eq!(refused.code, Some(3), "{what}: {refused:?}");
             let error = &refused.json()["error"];

@@ -160,12 +160,12 @@ fn what_reads_packages_settles_an_interrupted_replacement_first() {
     fs::write(dir.join(WORK).join("journal.json"), "{}").unwrap();
     let before = snapshot(&dir);
     for (args, _) in &commands {
-        let args = [&args[..], &args!["--json"]].concat();
-        let error = &run(&args).failed(4).json()["error"];
-        assert_eq!(error["code"], "bad_journal", "{args:?}");
+        let args = args.iter().cloned().chain(["--json".into()]);
+        let error = &run(args).failed(4).json()["error"];
+        assert_eq!(error["code"], "bad_journal", "{error:#}");
         let help = error["help"].as_str().unwrap_or_default();
         assert!(help.contains("look into the folder"), "{help}");
-        assert!(snapshot(&dir) == before, "{args:?}");
+        assert!(snapshot(&dir) == before, "{error:#}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::command::Command;
 use super::moment::Random;
-use super::{AIMS, Inputs, SIGNALS, held, num_runs, random, working};
+use super::{AIMS, Inputs, SIGNALS, held, num_runs, random, report, working};
 use crate::folder::{Folder, Snapshot};
 use crate::program::{Run, args, run};
 
@@ -103,10 +103,10 @@ fn check(what: &str, pair: [Command; 2]) {
         let what = format!("{what}, seed {seed}");
         once(&pair, number, &mut random, &what, &mut seen);
     }
-    println!(
+    report(&format!(
         "{what}: seed {seed}, {} runs, exit codes of the interrupted and the other: {seen:?}",
         num_runs()
-    );
+    ));
 }
 
 #[test]
