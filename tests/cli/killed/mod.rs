@@ -191,6 +191,13 @@ fn convert() {
         inputs.convert("model", "2"),
     );
     check(&same_names, &Next::ON_A_SET);
+    let pipeline = [inputs.convert("model", "3"), args!["--pipeline"]].concat();
+    let pipeline = Command::new(
+        "convert --force --pipeline",
+        Some(inputs.convert("other", "3")),
+        pipeline,
+    );
+    check(&pipeline, &Next::ON_A_SET);
 }
 
 #[test]
