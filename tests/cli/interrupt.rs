@@ -3,6 +3,7 @@
 //! The checkpoint takes no room but as long to convert as its size says, and the signal is sent once the working folder is
 //! there, so that it falls into the writing.
 
+use std::fs;
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::path::Path;
 use std::process::Child;
@@ -93,6 +94,81 @@ fn an_interrupted_conversion_leaves_nothing() {
     assert_eq!(names(&folder.at("used")), ["notes.txt"]);
 }
 
+/// A working folder whose process was killed when the new packages were not yet in place.
+const WORK: &str = ".chunk-unet-1-0123456789abcdef";
+
+/// Takes the set of a folder to where a kill between two renames leaves it.
+fn unsettle(dir: &Path) {
+    let work = dir.join(WORK);
+    for name in ["new", "old"] {
+        fs::create_dir_all(work.join(name)).unwrap();
+    }
+    let incoming: Vec<_> = names(dir)
+        .into_iter()
+        .filter(|name| name.ends_with(".mlpackage"))
+        .collect();
+    let journal = json!({
+        "schema_version": 1, "component": "unet", "had_record": false,
+        "outgoing": [], "incoming": incoming,
+    });
+    fs::write(work.join("lock"), "").unwrap();
+    fs::write(work.join("journal.json"), journal.to_string()).unwrap();
+    for name in incoming.iter().skip(1).map(String::as_str) {
+        fs::rename(dir.join(name), work.join("new").join(name)).unwrap();
+    }
+    fs::rename(
+        dir.join("conversion.json"),
+        work.join("new/conversion.json"),
+    )
+    .unwrap();
+}
+
+#[test]
+fn what_reads_packages_settles_an_interrupted_replacement_first() {
+    let folder = Folder::new();
+    let path = sdxl(&folder);
+    let [dir, like] = ["out", "like"].map(|name| folder.at(name));
+    for dir in [&dir, &like] {
+        let mut args = args!["convert", &path, "-o", dir, "--chunks", "2"];
+        args.extend(args!["--latent-size", LATENT]);
+        run(args).ok();
+    }
+    let done = snapshot(&dir);
+    let [first, second] = ["UnetChunk1.mlpackage", "UnetChunk2.mlpackage"].map(|n| dir.join(n));
+    // A run without inputs is refused, but not before it has looked at the packages.
+    let commands = [
+        (args!["verify", &dir], 0),
+        (args!["verify", &first, &second], 0),
+        (args!["verify", &like, "--against", &dir, "-q"], 0),
+        (args!["run", &dir], 2),
+        (args!["run", &first, &second], 2),
+        (
+            args!["compile", &first, &second, "-o", folder.at("compiled")],
+            0,
+        ),
+        (args!["bundle", &dir, "-o", folder.at("bundle")], 0),
+    ];
+    for (args, code) in &commands {
+        unsettle(&dir);
+        let said = run(args).failed(*code).stderr;
+        let note = "note: finished the interrupted replacement of `unet`\n";
+        assert!(said.contains(note), "{args:?}: {said}");
+        assert!(snapshot(&dir) == done, "{args:?}");
+    }
+    // What cannot be settled is not read.
+    unsettle(&dir);
+    fs::write(dir.join(WORK).join("journal.json"), "{}").unwrap();
+    let before = snapshot(&dir);
+    for (args, _) in &commands {
+        let args = args.iter().cloned().chain(["--json".into()]);
+        let error = &run(args).failed(4).json()["error"];
+        assert_eq!(error["code"], "bad_journal", "{error:#}");
+        let help = error["help"].as_str().unwrap_or_default();
+        assert!(help.contains("look into the folder"), "{help}");
+        assert!(snapshot(&dir) == before, "{error:#}");
+    }
+}
+
 /// Whoever asks twice does not wait. What keeps the job from ending here is that nobody reads what it says.
 #[test]
 fn a_second_signal_ends_it_at_once() {
@@ -107,7 +183,7 @@ fn a_second_signal_ends_it_at_once() {
         (args!["demo", "-o", &dir], &dir),
     ];
     for (args, dir) in commands {
-        let _ = std::fs::remove_dir_all(dir);
+        let _ = fs::remove_dir_all(dir);
         let (_reader, writer) = full_pipe();
         let mut child = command().args(args).stderr(writer).spawn().unwrap();
         wait_until(&mut child, || is_working(dir));

@@ -48,7 +48,8 @@ impl Mounted {
         })
     }
 
-    fn of(kind: &str, mount: impl FnOnce(&Path) -> Result<(), String>) -> Option<Mounted> {
+    /// Whatever `mount` mounts at the path that it is given; its error is the reason why there is nothing.
+    pub fn of(kind: &str, mount: impl FnOnce(&Path) -> Result<(), String>) -> Option<Mounted> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Mounted { folder };
         fs::create_dir(mounted.point()).unwrap();

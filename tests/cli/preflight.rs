@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use synthetic::{Options, Preset};
 
-use crate::checkpoints::{LATENT, sdxl, sdxl_folder, synthetic};
+use crate::checkpoints::{LATENT, sdxl, sdxl_folder, sparse, synthetic};
 use crate::folder::{Folder, names, snapshot};
 use crate::mounted::{Mounted, skipped};
 use crate::program::{Run, args, command, run};
@@ -443,8 +443,10 @@ impl Group {
             ("/sys/fs/cgroup", "memory.max"),
         ];
         for (root, file) in versions {
-            let group =
-                Group(Path::new(root).join(format!("chunk-unet-test-{}", std::process::id())));
+            let group = Group(Path::new(root).join(format!(
+                "chunk-unet-test-{}-{limit_bytes}",
+                std::process::id()
+            )));
             if fs::create_dir(&group.0).is_ok()
                 && fs::write(group.0.join(file), limit_bytes.to_string()).is_ok()
             {
@@ -462,6 +464,37 @@ impl Drop for Group {
     }
 }
 
+impl Group {
+    /// Runs the program in it.
+    fn run(&self, args: Vec<OsString>) -> Run {
+        let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
+        let mut inside = Command::new("sh");
+        inside.args(["-c", &join, "sh"]);
+        inside.arg(command().get_program()).args(args);
+        Run::of(inside.output().unwrap())
+    }
+}
+
+/// The system would end a process that holds more.
+#[test]
+fn a_conversion_larger_than_its_container_stays_within() {
+    const LIMIT_BYTES: u64 = 80 << 20;
+    let Some(group) = Group::new(LIMIT_BYTES) else {
+        return;
+    };
+    let folder = Folder::new();
+    let mut config = Preset::TinySdxl.config();
+    config["block_out_channels"] = serde_json::json!([96, 192, 384]);
+    config["attention_head_dim"] = serde_json::json!([3, 6, 12]);
+    let path = sparse(&folder, "large.safetensors", &config);
+    assert!(fs::metadata(&path).unwrap().len() > LIMIT_BYTES);
+    let dir = folder.at("out");
+    let args = args!["convert", path, "-o", &dir, "--latent-size", LATENT];
+    let args = [args, args!["--threads", "32", "-q"]].concat();
+    group.run(args).ok();
+    group.run(args!["verify", dir]).ok();
+}
+
 #[test]
 fn a_containers_limit_is_seen() {
     let Some(group) = Group::new(256 << 20) else {
@@ -469,15 +502,7 @@ fn a_containers_limit_is_seen() {
     };
     let folder = Folder::new();
     let path = sdxl(&folder);
-    let join = format!(
-        "echo $$ > {}/cgroup.procs && exec \"$@\"",
-        group.0.display()
-    );
-    let mut inside = Command::new("sh");
-    inside
-        .args(["-c", &join, "sh"])
-        .arg(command().get_program());
-    inside.args(args![
+    let args = args![
         "preflight",
         path,
         "-o",
@@ -485,8 +510,8 @@ fn a_containers_limit_is_seen() {
         "--json",
         "--latent-size",
         LATENT
-    ]);
-    let said = Run::of(inside.output().unwrap()).ok().json();
+    ];
+    let said = group.run(args).ok().json();
     let limits = said["memory"]["limits"].as_array().unwrap();
     let found = limits
         .iter()

@@ -3,13 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::mounted::{Mounted, skipped};
 use crate::program::{Run, args, command};
 
 const LEN: usize = 300_000;
@@ -329,6 +330,62 @@ fn known_places_come_from_the_environment_and_links_are_not_followed() {
     let mut command = home.command(args!["--known", "--json", "--min-size", "100TB"]);
     let run = Run::of(command.env("HF_HUB_CACHE", &hub).output().unwrap()).ok();
     assert_eq!(run.json()["unfollowed"], json!([hub.to_str().unwrap()]));
+}
+
+/// Each file is seen by two paths, and no link count says so.
+#[test]
+fn a_folder_that_is_mounted_twice_keeps_one_copy() {
+    let home = Home::new();
+    let alone = home.file("alone.bin", 1);
+    let copies = [home.file("one.bin", 2), home.file("two.bin", 2)];
+    let bind = |point: &Path| {
+        let mut mount = std::process::Command::new("mount");
+        let output = mount.arg("--bind").arg(home.path("")).arg(point).output();
+        let output = output.map_err(|e| e.to_string())?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then_some(()).ok_or(said)
+    };
+    let Some(again) = Mounted::of("a second place", bind) else {
+        return;
+    };
+    let both = || args![home.path(""), again.point()];
+    let list = home.run([both(), args!["--json"]].concat()).ok().json();
+    assert_eq!(list["candidates"].as_array().unwrap().len(), 1, "{list:#}");
+    home.run([both(), args!["--delete=duplicates", "--yes"]].concat());
+    assert_eq!(fs::read(alone).unwrap(), vec![1; LEN]);
+    let kept = copies.iter().filter(|path| path.exists());
+    let kept: Vec<_> = kept.map(|path| fs::read(path).unwrap()).collect();
+    assert_eq!(kept, [vec![2; LEN]]);
+}
+
+/// A user that may not look everywhere: what it cannot see is said, and is no copy of anything.
+#[test]
+fn what_may_not_be_read_is_said() {
+    let home = Home::new();
+    home.file("open/a.bin", 1);
+    home.file("open/b.bin", 1);
+    let shut = home.file("open/shut.bin", 1);
+    let closed = home.file("closed/a.bin", 1);
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(home.0.path(), 0o755);
+    mode(&shut, 0o000);
+    mode(closed.parent().unwrap(), 0o000);
+    let program = home.command(args![home.path(""), "--json"]);
+    let mut other = std::process::Command::new("setpriv");
+    other.args(["--reuid=54321", "--clear-groups"]);
+    other.arg(program.get_program()).args(program.get_args());
+    let envs = program.get_envs();
+    other.envs(envs.filter_map(|(name, value)| Some((name, value?))));
+    let Ok(output) = other.output() else {
+        skipped("the program cannot be run as another user here");
+        return;
+    };
+    let said = Run::of(output).ok().json();
+    assert_eq!(said["unreadable_count"], 2, "{said:#}");
+    assert_eq!(said["candidates"].as_array().unwrap().len(), 1, "{said:#}");
+    mode(closed.parent().unwrap(), 0o755);
 }
 
 /// A working folder whose process is gone.

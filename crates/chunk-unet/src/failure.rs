@@ -81,6 +81,9 @@ impl Failure {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Failure::new(Exit::NotEnoughSpace, "disk_full", message)
             }
+            Some(io::ErrorKind::FileTooLarge) => {
+                Failure::new(Exit::NotEnoughSpace, "file_too_long", message)
+            }
             _ => Failure::new(Exit::Failed, "io", message),
         }
     }

@@ -1,5 +1,6 @@
 //! What an output folder holds before anything is done with it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use conversion::set::{self, Outcome, RECORD_NAME};
 use serde_json::Value;
 
 use crate::failure::{Exit, Failure, shown, shown_path};
+use crate::model;
 use crate::progress::note_line;
 
 /// Far above any record, far below what would hurt to read.
@@ -135,6 +137,21 @@ pub fn unsettled(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = entries.map(|e| e.path()).filter(is_unsettled).collect();
     found.sort();
     found
+}
+
+/// As [`settle`], for folders that are given and those that hold given packages: what is read of them then is of one set.
+pub fn settle_all<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Result<(), Failure> {
+    let dirs: BTreeSet<&Path> = paths.into_iter().map(holding).collect();
+    dirs.into_iter().try_for_each(settle)
+}
+
+/// A folder itself; of a package, also one that is not there, the folder that it stands in.
+pub fn holding(path: &Path) -> &Path {
+    if path.is_dir() && !model::is_package(path) {
+        return path;
+    }
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    parent.unwrap_or(Path::new("."))
 }
 
 /// Finishes or undoes what killed commands left in the folder, and says so on stderr.

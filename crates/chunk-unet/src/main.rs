@@ -83,6 +83,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    signals::block_file_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return refuse_arguments(error),

@@ -1,6 +1,7 @@
 //! SIGINT and SIGTERM ask the job to stop; it cleans up after itself. The second one does not wait for that.
 
 use conversion::progress::Cancel;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::failure::Exit;
 use crate::output;
@@ -23,4 +24,13 @@ pub fn cancel_on_interrupt() -> Cancel {
         );
     }
     cancel
+}
+
+/// Has writes beyond `ulimit -f` fail like others, where the system would end the process in the middle of its work. To be
+/// called while there is one thread: those that come take it over.
+pub fn block_file_limit() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // Where it cannot be blocked, what is left is cleaned up by the next command.
+    let _ = signals.thread_block();
 }

@@ -121,11 +121,6 @@ impl Filesystem {
         need
     }
 
-    /// The room alone of [`need`](Self::need).
-    pub fn need_bytes(&self, files_len_bytes: impl IntoIterator<Item = u64>, folders: u64) -> u64 {
-        self.need(files_len_bytes, folders).bytes
-    }
-
     /// What this user can still write: what is free, or what a quota leaves of it.
     pub fn left_bytes(&self) -> Option<u64> {
         let quotas = self.quotas.iter().filter_map(|quota| quota.left_bytes);

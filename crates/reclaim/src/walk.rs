@@ -383,7 +383,8 @@ impl<'a> Walk<'a> {
         {
             return Ok(false);
         }
-        if measured.frees_bytes < self.min_bytes {
+        // A conversion's own folder is unfinished business at any size.
+        if !rule.is_working && measured.frees_bytes < self.min_bytes {
             return Ok(true);
         }
         if let Some(why) = self.objection(&here.path, &rule, &measured) {

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use conversion::compile::{self, CompileReport, Compiler, ModelReport, TransferReport};
 
 use crate::failure::{Failure, shown, shown_path};
-use crate::{format, output, progress, signals};
+use crate::{folder, format, output, progress, signals};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -82,6 +82,7 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
         force: opts.force,
         threads: opts.threads.map(usize::from),
     };
+    folder::settle_all(opts.packages.iter().map(PathBuf::as_path))?;
     let cancel = signals::cancel_on_interrupt();
     let reporter = progress::reporter(opts.quiet);
     let report = compile::compile(

@@ -356,10 +356,7 @@ fn verify_written(
 ) -> Result<verify::Proof, Failure> {
     let stands = || format!("the packages are in `{}`", shown_path(dir));
     let unfinished = |failure: Failure| match failure.exit {
-        Exit::Interrupted => {
-            let message = format!("interrupted before the proof was finished; {}", stands());
-            Failure::new(Exit::Interrupted, "cancelled", message)
-        }
+        Exit::Interrupted => verify::interrupted(failure, dir),
         _ => failure.with_help(format!("{}, but could not be verified", stands())),
     };
     let chain = Chain::in_dir(dir, Some(job.component()));

@@ -1,7 +1,7 @@
 //! `chunk-unet inspect`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use conversion::Model;
@@ -317,13 +317,9 @@ struct FunctionRow {
 }
 
 fn package(opts: &Opts) -> Result<(), Failure> {
-    let parent = match opts.path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
     // The package may be one of a set whose replacement was killed half-way. Where that cannot be settled, what is there can
     // still be looked at.
-    if let Err(failure) = folder::settle(parent) {
+    if let Err(failure) = folder::settle(folder::holding(&opts.path)) {
         note_line(failure.message());
     }
     let fail = |e: mlpackage::Error| Failure::from(conversion::Error::from(e)).or_file(&opts.path);

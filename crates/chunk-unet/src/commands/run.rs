@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::failure::{Failure, shown, shown_path};
 use crate::format::{self, Table, thousands};
 use crate::progress::{self, note_line};
-use crate::{output, signals};
+use crate::{folder, output, signals};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -147,6 +147,7 @@ struct OperationRow {
 pub fn run(opts: &Opts) -> Result<(), Failure> {
     let failed = |e: conversion::Error| Failure::from(e).or_file(&opts.packages[0]);
     let start = Instant::now();
+    folder::settle_all(opts.packages.iter().map(PathBuf::as_path))?;
     let component = opts.component.as_deref();
     let packages = evaluation::open_packages(&opts.packages, component).map_err(failed)?;
     let stages = Stages::new(&packages, opts.function.as_deref()).map_err(failed)?;

@@ -213,7 +213,8 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
         output::lines(plan_table::split_done(&report, dir))?;
     }
     let proof = if opts.verify || opts.remove_original {
-        Some(verify_written(opts, dir, &source, &split, &cancel)?)
+        let proof = verify_written(opts, dir, &source, &split, &cancel);
+        Some(proof.map_err(|failure| verify::interrupted(failure, dir))?)
     } else {
         None
     };

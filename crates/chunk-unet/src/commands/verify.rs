@@ -14,12 +14,12 @@ use mlpackage::Package;
 use serde::Serialize;
 
 use crate::commands::run::RoundingArg;
-use crate::failure::{Exit, Failure, shown};
+use crate::failure::{Exit, Failure, shown, shown_path};
 use crate::format::{self, thousands};
 use crate::model::{ModelArgs, show_notes};
 use crate::progress::note_line;
 use crate::size::parse_latent;
-use crate::{output, progress, signals};
+use crate::{folder, output, progress, signals};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -150,8 +150,10 @@ pub struct Proof {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
-    let chain = open(opts)?;
     let against = opts.against.as_deref();
+    let given = opts.packages.iter().map(PathBuf::as_path);
+    folder::settle_all(given.chain(against.filter(|path| path.is_dir())))?;
+    let chain = open(opts)?;
     let packages = against.filter(|path| holds_packages(path));
     let packages = packages.map(open_reference).transpose()?;
     let model = against.filter(|_| packages.is_none());
@@ -305,6 +307,16 @@ pub fn keep(proof: &Proof, against: &str, chain: &Chain, quiet: bool, cancel: &C
             "the result is not kept in conversion.json: {not_kept}"
         ));
     }
+}
+
+/// A failure to prove what was just written: where it was interrupted, the packages are there nevertheless.
+pub fn interrupted(failure: Failure, dir: &Path) -> Failure {
+    if failure.exit != Exit::Interrupted {
+        return failure;
+    }
+    let dir = shown_path(dir);
+    let message = format!("interrupted before the proof was finished; the packages are in `{dir}`");
+    Failure::new(Exit::Interrupted, "cancelled", message)
 }
 
 impl Proof {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::disk::Disk;
 use super::record::{RECORD_NAME, Record};
+use super::recover::recover_locked;
 use super::work::Work;
 use super::{Error, lock};
 use crate::progress::Cancel;
@@ -32,7 +33,8 @@ fn amend_on(
 ) -> Result<bool, Error> {
     // A file that is made here goes with the working folder, whatever happens.
     let work = Work::create(disk, dir, cancel)?;
-    let _dir_lock = lock::folder(dir, cancel)?;
+    let dir_lock = lock::folder(dir, cancel)?;
+    recover_locked(disk, dir, &dir_lock)?;
     let record = Record::read(dir)?;
     let is_seen = |entry: &Value| without(entry, key) == without(seen, key);
     if !record.entry(component).is_some_and(is_seen) {

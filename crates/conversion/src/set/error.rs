@@ -185,6 +185,7 @@ impl Error {
             | Self::DiskFull { .. } => ExitClass::NotEnoughSpace,
             Self::Cancelled(_) => ExitClass::Cancelled,
             Self::Unfinished { source, .. } => source.exit_class(),
+            Self::Io { source, .. } if is_disks(source) => ExitClass::NotEnoughSpace,
             Self::Exists { .. }
             | Self::InTheWay { .. }
             | Self::Owned { .. }
@@ -215,6 +216,12 @@ impl Error {
             Self::Memory(_) => "not_enough_memory",
             Self::DiskFull { .. } => "disk_full",
             Self::Content { .. } => "bad_content",
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => {
+                "file_too_long"
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                "read_only"
+            }
             Self::Io { .. } => "io",
             Self::Panicked { .. } => "panicked",
             Self::Unfinished { .. } => "unfinished",
@@ -247,7 +254,8 @@ impl Error {
                  complete"
             }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => {
-                "the filesystem cannot hold a file that large; choose a folder on another disk or smaller chunks"
+                "the filesystem or `ulimit -f` allows no file that large; raise the limit, or choose a folder on another \
+                 disk or smaller chunks"
             }
             Self::Io { source, .. }
                 if matches!(
@@ -269,6 +277,21 @@ impl Error {
             | Self::Source(_)
             | Self::Cancelled(_) => return None,
         })
+    }
+}
+
+/// Whether the disk cannot take what is written, although there may be room.
+fn is_disks(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, ReadOnlyFilesystem};
+    matches!(error.kind(), FileTooLarge | ReadOnlyFilesystem)
+}
+
+impl From<Obstacle> for Error {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::TooSmall(space) => Self::NotEnoughSpace(space),
+            obstacle => Self::Obstacle(obstacle),
+        }
     }
 }
 
@@ -317,15 +340,27 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_and_a_spent_quota_are_known() {
+    fn what_a_disk_cannot_take_is_known() {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
             let error = Error::io("write", Path::new("x"), kind.into());
             assert_eq!(error.exit_class(), ExitClass::NotEnoughSpace, "{error}");
         }
-        assert_eq!(
-            Error::io("write", Path::new("x"), io::ErrorKind::Other.into()).exit_class(),
-            ExitClass::Failed
-        );
+        for (kind, class, code) in [
+            (
+                io::ErrorKind::FileTooLarge,
+                ExitClass::NotEnoughSpace,
+                "file_too_long",
+            ),
+            (
+                io::ErrorKind::ReadOnlyFilesystem,
+                ExitClass::NotEnoughSpace,
+                "read_only",
+            ),
+            (io::ErrorKind::Other, ExitClass::Failed, "io"),
+        ] {
+            let error = Error::io("write", Path::new("x"), kind.into());
+            assert_eq!((error.exit_class(), error.code()), (class, code));
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ use crate::memory_budget::{self, MemoryBudget};
 use crate::progress::{Cancel, Reporter};
 use disk::{Disk, exists};
 use journal::{End, Journal};
+use lock::Attempt;
 use record::Record;
 use work::{Made, Work};
 
@@ -263,7 +264,22 @@ impl Job<'_> {
     }
 
     fn recover(&self) -> Result<(), Error> {
-        for Recovered { folder, outcome } in recover::recover_with(self.disk, self.dir)? {
+        self.note(recover::recover_with(self.disk, self.dir)?);
+        Ok(())
+    }
+
+    /// Takes the output folder's lock to put something in place. What a process left that was killed since the first look is
+    /// settled before: finished later, it would take away what comes now.
+    fn lock(&self) -> Result<Attempt, Error> {
+        let lock = lock::folder(self.dir, self.cancel)?;
+        self.note(recover::recover_locked(self.disk, self.dir, &lock)?);
+        self.cancel.check()?;
+        Ok(lock)
+    }
+
+    /// Says what became of working folders that killed processes left.
+    fn note(&self, recovered: Vec<Recovered>) {
+        for Recovered { folder, outcome } in recovered {
             let folder = error::Shown(&folder);
             self.reporter.on_note(&match outcome {
                 Outcome::Finished(component) => {
@@ -286,7 +302,6 @@ impl Job<'_> {
                 }
             });
         }
-        Ok(())
     }
 
     /// Finds what stands in the way, and whether it may go.
@@ -331,8 +346,7 @@ impl Job<'_> {
         incoming: &[String],
         entry: Map<String, Value>,
     ) -> Result<(), Error> {
-        let _dir_lock = lock::folder(self.dir, self.cancel)?;
-        self.cancel.check()?;
+        let _dir_lock = self.lock()?;
         let record = Record::read(self.dir)?;
         if self.meet(&record, incoming)? != *met {
             return Err(Error::Changed {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::iter;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +16,9 @@ use preflight::{Filesystem, Obstacle};
 use super::disk::{Disk, exists};
 use super::file::{Content, ContentError, File, Layout, is_plain};
 use super::journal::{End, Journal};
-use super::room::JOURNAL_ALLOWANCE_BYTES;
+use super::room::{JOURNAL_ALLOWANCE_BYTES, new_folders};
 use super::work::{Made, Work};
-use super::{Error, Job, Options, SEGMENT_BYTES, checked_dir, error, fill, lock};
+use super::{Error, Job, Options, SEGMENT_BYTES, checked_dir, error, fill};
 use crate::memory_budget::MemoryBudget;
 use crate::progress::{Cancel, Reporter};
 
@@ -133,6 +134,9 @@ impl Placement<'_> {
         job.recover()?;
         let met = self.meet(&dir)?;
         cancel.check().map_err(Error::from)?;
+        if let Some(obstacle) = obstacle(&dir, iter::empty(), new_folders(&dir))? {
+            return Err(Error::from(obstacle).into());
+        }
         let made = Made::create(job.disk, &dir)?;
         // Dropped before `made`, as it stands in what that removes.
         let work = Work::create(job.disk, &dir, cancel)?;
@@ -201,8 +205,7 @@ impl Placement<'_> {
         made: &Made<'_>,
         met: &[String],
     ) -> Result<(), Error> {
-        let _dir_lock = lock::folder(job.dir, job.cancel)?;
-        job.cancel.check()?;
+        let _dir_lock = job.lock()?;
         let changed = || Error::Changed {
             dir: job.dir.to_owned(),
         };
@@ -332,32 +335,33 @@ impl Workshop<'_> {
 
     /// Whether there is no room to copy what exists already, so that all of it has to be shared.
     fn must_share(&self, files: &[NewFile], folders: u64) -> Result<bool, Error> {
-        match self.obstacle(files.iter(), folders)? {
+        match obstacle(&self.dir, files.iter(), folders)? {
             None => Ok(false),
-            Some(Obstacle::TooSmall(space)) => {
+            Some(all @ Obstacle::TooSmall(_)) => {
                 let made = files
                     .iter()
                     .filter(|f| matches!(f.source, Source::Bytes(_)));
-                match self.obstacle(made, folders)? {
+                match obstacle(&self.dir, made, folders)? {
                     None => Ok(true),
-                    Some(_) => Err(Error::NotEnoughSpace(space)),
+                    Some(_) => Err(all.into()),
                 }
             }
-            Some(obstacle) => Err(Error::Obstacle(obstacle)),
+            Some(obstacle) => Err(obstacle.into()),
         }
     }
+}
 
-    /// What keeps files from being written.
-    fn obstacle<'f>(
-        &self,
-        files: impl Iterator<Item = &'f NewFile>,
-        folders: u64,
-    ) -> Result<Option<Obstacle>, Error> {
-        let filesystem = Filesystem::holding(&self.dir)?;
-        let lens = files.map(|f| f.source.len_bytes());
-        let need = filesystem.need(lens.chain([JOURNAL_ALLOWANCE_BYTES]), folders);
-        Ok(filesystem.obstacles(&need).into_iter().next())
-    }
+/// What keeps files from being written into `dir`.
+fn obstacle<'f>(
+    dir: &Path,
+    files: impl Iterator<Item = &'f NewFile>,
+    folders: u64,
+) -> Result<Option<Obstacle>, Error> {
+    let filesystem = Filesystem::holding(dir)?;
+    let lens = files.map(|f| f.source.len_bytes());
+    // The lock is empty.
+    let need = filesystem.need(lens.chain([JOURNAL_ALLOWANCE_BYTES, 0]), folders);
+    Ok(filesystem.obstacles(&need).into_iter().next())
 }
 
 /// All folders of the files, each after the one that holds it.

@@ -50,10 +50,19 @@ pub(super) fn recover_with(disk: Disk<'_>, dir: &Path) -> Result<Vec<Recovered>,
         return Ok(Vec::new());
     }
     let lock = lock::folder(&dir, &Cancel::new())?;
+    recover_locked(disk, &dir, &lock)
+}
+
+/// As [`recover`], by who has the folder's lock.
+pub(super) fn recover_locked(
+    disk: Disk<'_>,
+    dir: &Path,
+    lock: &Attempt,
+) -> Result<Vec<Recovered>, Error> {
     let dir_is_locked = matches!(lock, Attempt::Held(_));
     let mut recovered = Vec::new();
-    for folder in work::list(&dir)? {
-        if let Some(outcome) = recover_one(disk, &dir, &folder, dir_is_locked)? {
+    for folder in work::list(dir)? {
+        if let Some(outcome) = recover_one(disk, dir, &folder, dir_is_locked)? {
             recovered.push(Recovered { folder, outcome });
         }
     }

@@ -41,11 +41,7 @@ impl Room {
             JOURNAL_ALLOWANCE_BYTES,
             0,
         ]);
-        let missing = dir.ancestors().take_while(|path| !path.exists()).count() as u64;
-        let need = filesystem.need(
-            lens,
-            layout.folders.len() as u64 + WORKING_FOLDERS + missing,
-        );
+        let need = filesystem.need(lens, layout.folders.len() as u64 + new_folders(dir));
         Ok(Self { filesystem, need })
     }
 
@@ -61,12 +57,15 @@ impl Room {
 
     /// Fails with the first obstacle.
     pub(super) fn check(&self) -> Result<(), Error> {
-        match self.obstacles().into_iter().next() {
-            None => Ok(()),
-            Some(Obstacle::TooSmall(space)) => Err(Error::NotEnoughSpace(space)),
-            Some(obstacle) => Err(Error::Obstacle(obstacle)),
-        }
+        let first = self.obstacles().into_iter().next();
+        first.map_or(Ok(()), |obstacle| Err(obstacle.into()))
     }
+}
+
+/// Folders that have to be made before any file can be: the output folder with what is missing above it, the working folder.
+pub(super) fn new_folders(dir: &Path) -> u64 {
+    let missing = dir.ancestors().take_while(|path| !path.exists());
+    WORKING_FOLDERS + missing.count() as u64
 }
 
 /// What [`write()`](super::write()) would ask of the filesystem that holds `dir`, and what that has. Nothing is written.

@@ -315,6 +315,10 @@ fn working_folders_of_conversions_that_are_gone() {
     // A person's own folder.
     place.file("out/.chunk-unet-notes/x", 1);
     assert_eq!(place.only().path, place.path("out").join(WORK));
+    // Killed when all was in place: nothing to free, and still not to stay.
+    fs::remove_dir_all(place.path(format!("out/{WORK}/new"))).unwrap();
+    let empty = place.only();
+    assert_eq!((empty.frees_bytes, empty.class), (0, Class::Temporary));
 }
 
 #[test]

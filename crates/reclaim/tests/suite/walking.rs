@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use reclaim::{Error, Options, Silent, Watcher, scan};
@@ -118,9 +119,9 @@ fn folders_that_cannot_be_read_are_listed() {
 #[test]
 fn another_filesystem_is_entered_only_when_told() {
     // What is mounted there is another filesystem on every Linux machine with shared memory.
-    let shm = std::path::Path::new("/dev/shm");
+    let shm = Path::new("/dev/shm");
     let device = |path| std::os::unix::fs::MetadataExt::dev(&fs::metadata(path).unwrap());
-    if !shm.is_dir() || device(shm) == device(std::path::Path::new("/dev")) {
+    if !shm.is_dir() || device(shm) == device(Path::new("/dev")) {
         return;
     }
     let look = |cross_filesystems| {
@@ -152,6 +153,54 @@ fn files_that_vanish_while_it_looks() {
     let thief = Thief(place.file("b", 1), AtomicBool::new(false));
     let found = scan(&place.options(), &thief).unwrap();
     assert!(found.candidates.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn folders_that_vanish_while_it_looks() {
+    struct Thief(std::path::PathBuf);
+    impl Watcher for Thief {
+        fn on_folder(&self, path: &Path) {
+            if path == self.0 {
+                fs::remove_dir_all(path).unwrap();
+            }
+        }
+    }
+    let place = Place::new();
+    place.file("a/x", 1);
+    place.file("b/x", 1);
+    let thief = Thief(place.file("b/c/x", 1).parent().unwrap().to_owned());
+    let found = scan(&place.options(), &thief).unwrap();
+    assert_eq!(found.candidates.len(), 1, "{found:#?}");
+}
+
+/// A pipe would keep whoever opens it waiting, a link would lead elsewhere.
+#[test]
+fn files_that_become_something_else_while_it_looks() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    struct Thief<'t>(&'t Place, &'static str);
+    impl Watcher for Thief<'_> {
+        fn on_reading(&self, _: u64) {
+            let path = self.0.path("b");
+            let there = fs::symlink_metadata(&path).unwrap();
+            if !there.is_file() {
+                return;
+            }
+            fs::remove_file(&path).unwrap();
+            match self.1 {
+                "pipe" => mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap(),
+                "folder" => fs::create_dir(&path).unwrap(),
+                _ => _ = self.0.link("c", "b"),
+            }
+        }
+    }
+    for what in ["pipe", "folder", "link"] {
+        let place = Place::new();
+        place.file("a", 1);
+        place.file("b", 1);
+        place.file("c", 2);
+        let found = scan(&place.options(), &Thief(&place, what)).unwrap();
+        assert!(found.candidates.is_empty(), "{what}: {found:#?}");
+    }
 }
 
 #[test]

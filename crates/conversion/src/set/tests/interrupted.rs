@@ -221,3 +221,62 @@ fn a_failure_that_cannot_be_undone_is_kept_for_later() {
         }
     }
 }
+
+/// A job that had its first look when another was still alive, which is then killed at every single operation.
+#[test]
+fn what_a_kill_leaves_meanwhile_is_settled_before_a_set_is_put_in_place() {
+    let scene = &SCENES[2];
+    let [before, after] = scene.ends();
+    for (component, names) in [
+        ("unet", &["Chunk1", "Chunk4"][..]),
+        ("unet_refiner", &["Refiner"]),
+    ] {
+        let write = |dir: &Path, meanwhile: &dyn Fn()| {
+            let way = Way {
+                component,
+                ..Way::default()
+            };
+            let path = |name: &&str| format!("{name}.mlpackage/f");
+            let files = names.iter().map(|name| file(&path(name), 1000, 3));
+            way.force().write_then(dir, files.collect(), meanwhile)
+        };
+        let mut ends = vec![before.clone(), after.clone()];
+        for start in [scene.start, || scene_after(&SCENES[2])] {
+            let dir = start();
+            write(dir.path(), &|| ()).unwrap();
+            ends.push(snapshot(dir.path()));
+        }
+        let (mut num_written, mut is_over) = (0, false);
+        for kill in 0.. {
+            let dir = (scene.start)();
+            let counter = AtomicUsize::new(0);
+            let hook = refusing(kill, usize::MAX, &counter);
+            let other = || drop(scene.write(dir.path(), Disk::hooked(&hook)));
+            let result = write(dir.path(), &other);
+            is_over |= counter.load(Ordering::Relaxed) <= kill;
+            num_written += usize::from(result.is_ok());
+            recover_hasty(dir.path());
+            let now = snapshot(dir.path());
+            let expected = if result.is_ok() {
+                &ends[2..]
+            } else {
+                &ends[..2]
+            };
+            assert!(
+                expected.contains(&now),
+                "{component}, killed at {kill}: {result:?}, {:?}",
+                now.keys()
+            );
+            if is_over {
+                break;
+            }
+        }
+        assert!(num_written > 0);
+    }
+}
+
+fn scene_after(scene: &Scene) -> TempDir {
+    let dir = (scene.start)();
+    scene.write(dir.path(), Disk::HASTY).unwrap();
+    dir
+}
