@@ -7,7 +7,7 @@ use checkpoint::Tensor;
 use diffusion::unet::{self, Attention};
 use diffusion::{CheckpointWeights, Overflow};
 use mil::{Opset, Program, WeightStore};
-use mlpackage::{PackageLayout, PipelineLayout};
+use mlpackage::{PackageLayout, PipelineStages};
 use partition::{Boundary, Count, Plan, Wiring};
 use preflight::{Memory, Space};
 
@@ -116,23 +116,21 @@ impl<'m> Job<'m> {
             },
             plan: &plan,
         };
-        let lay_out = |(at, chunk): (usize, &Program)| {
-            let verified = mil::verify(chunk)?;
-            let layout = PackageLayout::new(&verified, &chain.info(at), &weights)?;
-            Ok::<_, Error>(layout)
-        };
-        let layouts = chunks.iter().enumerate().map(lay_out);
-        let layouts = layouts.collect::<Result<Vec<_>, _>>()?;
-        let component = model.config.family().component().to_owned();
-        let layouts = match is_pipeline {
-            true => vec![Layout::Pipeline(PipelineLayout::new(
-                layouts,
-                &chain.whole(),
-            )?)],
-            false => Layout::each(layouts),
-        };
+        let (mut layouts, mut stages) = (Vec::new(), PipelineStages::new());
+        for (at, chunk) in chunks.iter().enumerate() {
+            let (verified, info) = (mil::verify(chunk)?, chain.info(at));
+            if is_pipeline {
+                stages.push(&verified, &info, &weights)?;
+            } else {
+                let layout = PackageLayout::new(&verified, &info, &weights)?;
+                layouts.push(Layout::Made(Box::new(layout)));
+            }
+        }
+        if is_pipeline {
+            layouts.push(Layout::Pipeline(stages.finish(&chain.whole())?));
+        }
         let packages = Packages {
-            component,
+            component: model.config.family().component().to_owned(),
             list: names.into_iter().zip(layouts).collect(),
         };
         Ok(Job {

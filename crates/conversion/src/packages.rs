@@ -8,7 +8,7 @@ use mil::{WeightId, WeightStore};
 use mlpackage::blob::BlobLayout;
 use mlpackage::{
     CopiedBlobs, MANIFEST_PATH, MODEL_PATH, PackageCopy, PackageLayout, PipelineLayout,
-    WEIGHTS_PATH,
+    StageLayout, WEIGHTS_PATH,
 };
 use preflight::{Memory, Space};
 use serde::Serialize;
@@ -56,20 +56,14 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    /// Every program as a package of its own.
-    pub fn each(programs: Vec<PackageLayout>) -> Vec<Layout> {
-        let made = |program| Layout::Made(Box::new(program));
-        programs.into_iter().map(made).collect()
-    }
-
     /// Every chunk in it: the length of its weight files and of all that there is of it.
     fn chunks(&self) -> Vec<(u64, u64)> {
         match self {
             Layout::Made(layout) => vec![(layout.weight_file_len_bytes(), layout.len_bytes())],
             Layout::Pipeline(layout) => {
-                let chunk = |stage: &mlpackage::StageLayout| {
+                let chunk = |stage: &StageLayout| {
                     let weights = stage.weight_file_len_bytes();
-                    (weights, weights.saturating_add(stage.model_bytes))
+                    (weights, weights.saturating_add(stage.model_len_bytes()))
                 };
                 layout.stages().iter().map(chunk).collect()
             }
@@ -105,7 +99,7 @@ impl Layout {
             }
             Layout::Pipeline(pipeline) => {
                 let mut files = head(pipeline.manifest_bytes(), pipeline.model_bytes());
-                for (path, layout) in pipeline.stages().iter().filter_map(|s| s.weights.as_ref()) {
+                for (path, layout) in pipeline.stages().iter().filter_map(StageLayout::weights) {
                     files.push((path, Box::new(WeightFile { layout, store })));
                 }
                 Ok(files)
@@ -168,7 +162,7 @@ impl Packages {
             match layout {
                 Layout::Made(layout) => chunks.push(named(layout.weights())),
                 Layout::Pipeline(layout) => chunks.extend(layout.stages().iter().map(|stage| {
-                    let weights = stage.weights.as_ref();
+                    let weights = stage.weights();
                     weights.map_or_else(Vec::new, |(_, layout)| named(layout))
                 })),
                 Layout::Copied(_) => chunks.push(Vec::new()),

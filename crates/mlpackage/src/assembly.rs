@@ -9,24 +9,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mil::WeightId;
-use prost::Message;
-
 use crate::error::{Error, Problem};
 use crate::info::ModelInfo;
+use crate::layout::encode;
 use crate::manifest;
-use crate::package::MAX_MODEL_BYTES;
 use crate::program::{self, BlobPlace, WeightTable};
 use crate::proto::{
     FeatureDescription, FeatureType, Model, ModelDescription, Pipeline, feature_type, model::Type,
 };
 use crate::shown;
+use mil::WeightId;
 
 /// Where the blob files of a pipeline's package are, relative to its folder.
 pub const WEIGHTS_FOLDER: &str = "Data/com.apple.CoreML/weights";
 
 /// How programs refer to that folder.
-const WEIGHTS_REFERENCE: &str = "@model_path/weights/";
+pub(crate) const WEIGHTS_REFERENCE: &str = "@model_path/weights/";
 
 /// A pipeline and the blob files that go with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,12 +57,7 @@ impl Assembly {
     /// # Errors
     /// They would be longer than protobuf allows.
     pub fn model_bytes(&self) -> Result<Vec<u8>, Error> {
-        let len_bytes = self.model.encoded_len() as u64;
-        if len_bytes > MAX_MODEL_BYTES {
-            let problem = Problem::new("model file in bytes", MAX_MODEL_BYTES, len_bytes);
-            return Err(Error::unwritable(problem));
-        }
-        Ok(self.model.encode_to_vec())
+        encode(&self.model)
     }
 }
 
@@ -83,16 +76,6 @@ pub fn assemble(models: Vec<Model>, info: &ModelInfo) -> Result<Assembly, Error>
             _ => stages.push((at, model)),
         }
     }
-    if stages.is_empty() {
-        return Err(Error::Assembly(Problem::new(
-            "models",
-            "at least one",
-            "none",
-        )));
-    }
-    declare_open_shapes(&mut stages);
-    let (input, output) = features(&stages).map_err(Error::Assembly)?;
-    let specification_version = stages.iter().map(|(_, m)| m.specification_version).max();
     let mut blobs = Vec::new();
     let mut placed = Vec::with_capacity(stages.len());
     for (number, (model, stage)) in stages.into_iter().enumerate() {
@@ -104,21 +87,38 @@ pub fn assemble(models: Vec<Model>, info: &ModelInfo) -> Result<Assembly, Error>
         }));
         placed.push(stage);
     }
-    let model = Model {
+    let mut model = pipeline(placed)?;
+    let description = model.description.get_or_insert_default();
+    description.metadata = Some(info.metadata());
+    Ok(Assembly { model, blobs })
+}
+
+/// The pipeline of ML Programs in order, each with blob files of its own. Its inputs are those that no stage gives, its outputs
+/// those that none takes.
+pub(crate) fn pipeline(mut stages: Vec<Model>) -> Result<Model, Error> {
+    if stages.is_empty() {
+        return Err(Error::Assembly(Problem::new(
+            "models",
+            "at least one",
+            "none",
+        )));
+    }
+    declare_open_shapes(&mut stages);
+    let (input, output) = features(&stages).map_err(Error::Assembly)?;
+    let specification_version = stages.iter().map(|m| m.specification_version).max();
+    Ok(Model {
         specification_version: specification_version.unwrap_or_default(),
         description: Some(ModelDescription {
             input,
             output,
-            metadata: Some(info.metadata()),
             ..Default::default()
         }),
         is_updatable: false,
         r#type: Some(Type::Pipeline(Pipeline {
-            models: placed,
+            models: stages,
             names: Vec::new(),
         })),
-    };
-    Ok(Assembly { model, blobs })
+    })
 }
 
 fn stage_error(number: usize, problem: Problem) -> Error {
@@ -137,14 +137,14 @@ fn outputs(model: &Model) -> &[FeatureDescription] {
 }
 
 /// Outputs whose shape is left open get the type that the next stage needing them declares.
-fn declare_open_shapes(stages: &mut [(usize, Model)]) {
+fn declare_open_shapes(stages: &mut [Model]) {
     for at in 0..stages.len() {
         let (before, after) = stages.split_at_mut(at + 1);
-        let Some((_, stage)) = before.last_mut() else {
+        let Some(stage) = before.last_mut() else {
             continue;
         };
         for output in stage.description.iter_mut().flat_map(|d| &mut d.output) {
-            let mut needed = after.iter().flat_map(|(_, m)| inputs(m));
+            let mut needed = after.iter().flat_map(inputs);
             if output.r#type.as_ref().is_some_and(is_open)
                 && let Some(input) = needed.find(|i| i.name == output.name)
             {
@@ -166,10 +166,10 @@ fn is_open(ty: &FeatureType) -> bool {
 type Features = Vec<FeatureDescription>;
 
 /// The pipeline's inputs and outputs.
-fn features(stages: &[(usize, Model)]) -> Result<(Features, Features), Problem> {
+fn features(stages: &[Model]) -> Result<(Features, Features), Problem> {
     let mut pipeline_inputs: Features = Vec::new();
     let mut made: BTreeMap<&str, &FeatureDescription> = BTreeMap::new();
-    for (number, (_, stage)) in stages.iter().enumerate() {
+    for (number, stage) in stages.iter().enumerate() {
         for input in inputs(stage) {
             let asked = pipeline_inputs.iter_mut().find(|i| i.name == input.name);
             match (made.get(input.name.as_str()), asked) {
@@ -200,12 +200,8 @@ fn features(stages: &[(usize, Model)]) -> Result<(Features, Features), Problem> 
             }
         }
     }
-    let needed: BTreeSet<_> = stages
-        .iter()
-        .flat_map(|(_, m)| inputs(m))
-        .map(|i| &i.name)
-        .collect();
-    let made = stages.iter().flat_map(|(_, m)| outputs(m));
+    let needed: BTreeSet<_> = stages.iter().flat_map(inputs).map(|i| &i.name).collect();
+    let made = stages.iter().flat_map(outputs);
     let pipeline_outputs = made.filter(|o| !needed.contains(&o.name)).cloned();
     Ok((pipeline_inputs, pipeline_outputs.collect()))
 }

@@ -46,22 +46,7 @@ impl PackageLayout {
         info: &ModelInfo,
         store: &dyn WeightStore,
     ) -> Result<Self, Error> {
-        let (function, opset) = only_main(program).map_err(Error::unwritable)?;
-        let body = function.body().map(|b| function.block(b));
-        let outputs = body.map_or(&[][..], |b| &b.outputs);
-        let inputs = features(function, &function.inputs, opset, info)?;
-        let outputs = features(function, outputs, opset, info)?;
-        let frame = proto::Model {
-            specification_version: opset.specification_version(),
-            description: Some(proto::ModelDescription {
-                input: inputs.iter().map(Feature::to_proto).collect(),
-                output: outputs.iter().map(Feature::to_proto).collect(),
-                metadata: Some(info.metadata()),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        Self::framed(program, frame, store)
+        Self::framed(program, frame(program, info)?, store)
     }
 
     /// Lays out a program with everything else of its model file as `frame` says, whatever `frame` holds for a program. That
@@ -74,23 +59,14 @@ impl PackageLayout {
         frame: proto::Model,
         store: &dyn WeightStore,
     ) -> Result<Self, Error> {
-        let (ml_program, weights) = place_weights(program.program(), store)?;
-        let model = proto::Model {
-            r#type: Some(proto::model::Type::MlProgram(ml_program)),
-            ..frame
-        };
-        let len_bytes = model.encoded_len() as u64;
-        if len_bytes > MAX_MODEL_BYTES {
-            let problem = Problem::new("model file in bytes", MAX_MODEL_BYTES, len_bytes);
-            return Err(Error::unwritable(problem));
-        }
+        let (model, weights) = lay_out(program, frame, store, WEIGHTS_FILE_NAME)?;
         let inputs = package::features(&model, |d| &d.input, |f| &f.input);
         let outputs = package::features(&model, |d| &d.output, |f| &f.output);
         Ok(PackageLayout {
             inputs,
             outputs,
             manifest: manifest_bytes(!weights.is_empty()),
-            model: model.encode_to_vec(),
+            model: encode(&model)?,
             weights,
         })
     }
@@ -129,11 +105,6 @@ impl PackageLayout {
         &self.model
     }
 
-    /// The layout of the file at [`WEIGHTS_PATH`] alone.
-    pub(crate) fn into_weights(self) -> BlobLayout {
-        self.weights
-    }
-
     /// Layout of the file at [`WEIGHTS_PATH`].
     pub fn weights(&self) -> &BlobLayout {
         &self.weights
@@ -148,6 +119,50 @@ impl PackageLayout {
     pub fn outputs(&self) -> &[Feature] {
         &self.outputs
     }
+}
+
+/// The contents of a model file.
+pub(crate) fn encode(model: &proto::Model) -> Result<Vec<u8>, Error> {
+    let len_bytes = model.encoded_len() as u64;
+    if len_bytes > MAX_MODEL_BYTES {
+        let problem = Problem::new("model file in bytes", MAX_MODEL_BYTES, len_bytes);
+        return Err(Error::unwritable(problem));
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// A model file apart from its program: inputs and outputs as `main` has them.
+pub(crate) fn frame(program: &Verified<'_>, info: &ModelInfo) -> Result<proto::Model, Error> {
+    let (function, opset) = only_main(program).map_err(Error::unwritable)?;
+    let body = function.body().map(|b| function.block(b));
+    let outputs = body.map_or(&[][..], |b| &b.outputs);
+    let inputs = features(function, &function.inputs, opset, info)?;
+    let outputs = features(function, outputs, opset, info)?;
+    Ok(proto::Model {
+        specification_version: opset.specification_version(),
+        description: Some(proto::ModelDescription {
+            input: inputs.iter().map(Feature::to_proto).collect(),
+            output: outputs.iter().map(Feature::to_proto).collect(),
+            metadata: Some(info.metadata()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    })
+}
+
+/// The model of a program, and its weights in a file that the program calls `file_name`.
+pub(crate) fn lay_out(
+    program: &Verified<'_>,
+    frame: proto::Model,
+    store: &dyn WeightStore,
+    file_name: &str,
+) -> Result<(proto::Model, BlobLayout), Error> {
+    let (ml_program, weights) = place_weights(program.program(), store, file_name)?;
+    let model = proto::Model {
+        r#type: Some(proto::model::Type::MlProgram(ml_program)),
+        ..frame
+    };
+    Ok((model, weights))
 }
 
 fn only_main<'p>(program: &Verified<'p>) -> Result<(&'p Function, Opset), Problem> {
@@ -193,6 +208,7 @@ fn features(
 fn place_weights(
     program: &Program,
     store: &dyn WeightStore,
+    file_name: &str,
 ) -> Result<(proto::mil_spec::Program, BlobLayout), Error> {
     let mut layout = BlobLayout::default();
     let mut place = |weight: WeightId, ty: &TensorType| {
@@ -207,7 +223,7 @@ fn place_weights(
             return Err(Problem::new(what, expected, format!("{in_store} bytes")));
         }
         Ok(BlobPlace {
-            file_name: WEIGHTS_FILE_NAME.to_owned(),
+            file_name: file_name.to_owned(),
             offset_bytes: layout.push(weight, ty.dtype, num_elements)?,
         })
     };

@@ -60,5 +60,5 @@ pub use lossless::carries_programs;
 pub use manifest::{MANIFEST_PATH, MAX_MANIFEST_BYTES};
 pub use package::{MAX_MODEL_BYTES, Package};
 pub use pipeline::Stage;
-pub use pipeline_layout::{PipelineLayout, StageLayout};
+pub use pipeline_layout::{PipelineLayout, PipelineStages, StageLayout};
 pub use weights::PackageWeights;

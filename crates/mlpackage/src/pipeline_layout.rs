@@ -1,13 +1,14 @@
 //! The layout of a package that is to be written as one pipeline of programs.
 
+use mil::{Verified, WeightStore};
 use prost::Message;
 
-use crate::assembly::{WEIGHTS_FOLDER, assemble};
+use crate::assembly::{WEIGHTS_FOLDER, WEIGHTS_REFERENCE, pipeline};
 use crate::blob::BlobLayout;
-use crate::error::{Error, Problem};
+use crate::error::Error;
 use crate::info::ModelInfo;
-use crate::layout::{MODEL_PATH, PackageLayout};
-use crate::manifest::MANIFEST_PATH;
+use crate::layout::{self, MODEL_PATH};
+use crate::manifest::{MANIFEST_PATH, manifest_bytes};
 use crate::proto::{Model, ModelDescription};
 
 /// A package that is to be written: a manifest, a model file with a pipeline, and a blob file for each stage with weights.
@@ -21,72 +22,103 @@ pub struct PipelineLayout {
 /// One stage of such a pipeline.
 #[derive(Clone, Debug)]
 pub struct StageLayout {
-    /// Length of its model as a file of its own; in the pipeline's it takes about as much.
-    pub model_bytes: u64,
-    /// Its blob file: where it is, relative to the package's folder, and its layout; `None` without weights.
-    pub weights: Option<(String, BlobLayout)>,
+    model_len_bytes: u64,
+    path: String,
+    weights: BlobLayout,
 }
 
-impl PipelineLayout {
-    /// Lays out a pipeline of stages in order. Its inputs are those that no stage gives, its outputs those that none takes.
+/// A pipeline under way.
+#[derive(Debug, Default)]
+pub struct PipelineStages {
+    models: Vec<Model>,
+    stages: Vec<StageLayout>,
+}
+
+impl PipelineStages {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a program of ours as the next stage.
     ///
     /// # Errors
-    /// Two stages make the same value, a value has one type where it is made and another where it is taken, or the model file
-    /// would be longer than protobuf allows.
-    pub fn new(stages: Vec<PackageLayout>, info: &ModelInfo) -> Result<Self, Error> {
-        Self::described(stages, |found| ModelDescription {
+    /// As for [`PackageLayout::new`](crate::PackageLayout::new).
+    pub fn push(
+        &mut self,
+        program: &Verified<'_>,
+        info: &ModelInfo,
+        store: &dyn WeightStore,
+    ) -> Result<(), Error> {
+        self.push_framed(program, layout::frame(program, info)?, store)
+    }
+
+    /// Adds a program as the next stage, with everything else of its model as `frame` says.
+    ///
+    /// # Errors
+    /// As for [`PackageLayout::framed`](crate::PackageLayout::framed).
+    pub fn push_framed(
+        &mut self,
+        program: &Verified<'_>,
+        frame: Model,
+        store: &dyn WeightStore,
+    ) -> Result<(), Error> {
+        let name = format!("{}-weight.bin", self.stages.len());
+        let file_name = format!("{WEIGHTS_REFERENCE}{name}");
+        let (model, weights) = layout::lay_out(program, frame, store, &file_name)?;
+        self.stages.push(StageLayout {
+            model_len_bytes: model.encoded_len() as u64,
+            path: format!("{WEIGHTS_FOLDER}/{name}"),
+            weights,
+        });
+        self.models.push(model);
+        Ok(())
+    }
+
+    /// The pipeline. Its inputs are those that no stage gives, its outputs those that none takes.
+    ///
+    /// # Errors
+    /// There is no stage, two make the same value, a value has one type where it is made and another where it is taken, or the
+    /// model file would be longer than protobuf allows.
+    pub fn finish(self, info: &ModelInfo) -> Result<PipelineLayout, Error> {
+        self.described(|found| ModelDescription {
             metadata: Some(info.metadata()),
             ..found
         })
     }
 
-    /// Lays out a pipeline of stages in order with a description of its own. That it is one of these stages is up to the caller.
+    /// The pipeline with a description of its own. That it is one of these stages is up to the caller.
     ///
     /// # Errors
-    /// As for [`PipelineLayout::new`].
-    pub fn framed(
-        stages: Vec<PackageLayout>,
-        description: ModelDescription,
-    ) -> Result<Self, Error> {
-        Self::described(stages, |_| description)
+    /// As for [`PipelineStages::finish`].
+    pub fn finish_framed(self, description: ModelDescription) -> Result<PipelineLayout, Error> {
+        self.described(|_| description)
     }
 
     fn described(
-        stages: Vec<PackageLayout>,
+        self,
         describe: impl FnOnce(ModelDescription) -> ModelDescription,
-    ) -> Result<Self, Error> {
-        let decode = |stage: &PackageLayout| {
-            Model::decode(stage.model_bytes()).map_err(|e| {
-                Error::unwritable(Problem::new("model file of a stage", "one that decodes", e))
-            })
-        };
-        let models = stages.iter().map(decode).collect::<Result<_, _>>()?;
-        let mut assembly = assemble(models, &ModelInfo::default())?;
-        let found = assembly.model.description.take();
-        assembly.model.description = Some(describe(found.unwrap_or_default()));
-        let stage = |(at, stage): (usize, PackageLayout)| {
-            let mut blobs = assembly.blobs.iter();
-            let name = blobs.find(|b| b.model == at).map(|b| &b.name);
-            StageLayout {
-                model_bytes: stage.model_bytes().len() as u64,
-                weights: name.map(|n| (format!("{WEIGHTS_FOLDER}/{n}"), stage.into_weights())),
-            }
-        };
+    ) -> Result<PipelineLayout, Error> {
+        let mut model = pipeline(self.models)?;
+        model.description = model.description.map(describe);
+        let has_weights = self.stages.iter().any(|s| !s.weights.is_empty());
         Ok(PipelineLayout {
-            manifest: assembly.manifest_bytes(),
-            model: assembly.model_bytes()?,
-            stages: stages.into_iter().enumerate().map(stage).collect(),
+            manifest: manifest_bytes(has_weights),
+            model: layout::encode(&model)?,
+            stages: self.stages,
         })
     }
+}
 
+impl PipelineLayout {
     /// Every file of the package, relative to its folder, with its length.
     pub fn files(&self) -> Vec<(&str, u64)> {
         let mut files = vec![
             (MANIFEST_PATH, self.manifest.len() as u64),
             (MODEL_PATH, self.model.len() as u64),
         ];
-        let blobs = self.stages.iter().filter_map(|s| s.weights.as_ref());
-        files.extend(blobs.map(|(path, layout)| (path.as_str(), layout.len_bytes())));
+        let blobs = self.stages.iter().filter_map(StageLayout::weights);
+        files.extend(blobs.map(|(path, layout)| (path, layout.len_bytes())));
         files
     }
 
@@ -113,8 +145,19 @@ impl PipelineLayout {
 }
 
 impl StageLayout {
+    /// Length of its model as a file of its own; in the pipeline's it takes about as much.
+    pub fn model_len_bytes(&self) -> u64 {
+        self.model_len_bytes
+    }
+
+    /// Its blob file: where it is, relative to the package's folder, and its layout; `None` without weights.
+    pub fn weights(&self) -> Option<(&str, &BlobLayout)> {
+        let has_weights = !self.weights.is_empty();
+        has_weights.then_some((self.path.as_str(), &self.weights))
+    }
+
     /// Length of its blob file; 0 if there is none.
     pub fn weight_file_len_bytes(&self) -> u64 {
-        self.weights.as_ref().map_or(0, |(_, w)| w.len_bytes())
+        self.weights.len_bytes()
     }
 }

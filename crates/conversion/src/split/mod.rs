@@ -17,7 +17,7 @@ use std::time::Instant;
 use diffusion::unet;
 use mil::{Function, Program, ValueId, ValueType, Verified};
 use mlpackage::proto::Model;
-use mlpackage::{PackageCopy, PackageLayout, PipelineLayout};
+use mlpackage::{PackageCopy, PackageLayout, PipelineStages};
 use partition::{Boundary, ChunkPlan, Count, Plan, Wiring};
 use preflight::{Memory, Space};
 
@@ -409,19 +409,20 @@ fn cut(
 /// Each chunk as a package of its own, or all as the stages of one.
 fn lay_out(source: &Source, cut: &Cut, component: String) -> Result<Packages, Error> {
     let weights = source.weights()?;
-    let lay_out = |part: &Part| {
-        let verified = mil::verify(&part.program)?;
-        let layout = PackageLayout::framed(&verified, part.frame.clone(), &weights)?;
-        Ok::<_, Error>(layout)
-    };
-    let chunks = cut.parts.iter().map(lay_out).collect::<Result<_, _>>()?;
-    let layouts = match cut.is_pipeline {
-        true => vec![Layout::Pipeline(PipelineLayout::framed(
-            chunks,
-            source.whole_description(),
-        )?)],
-        false => Layout::each(chunks),
-    };
+    let (mut layouts, mut stages) = (Vec::new(), PipelineStages::new());
+    for part in &cut.parts {
+        let (verified, frame) = (mil::verify(&part.program)?, part.frame.clone());
+        if cut.is_pipeline {
+            stages.push_framed(&verified, frame, &weights)?;
+        } else {
+            let layout = PackageLayout::framed(&verified, frame, &weights)?;
+            layouts.push(Layout::Made(Box::new(layout)));
+        }
+    }
+    if cut.is_pipeline {
+        let pipeline = stages.finish_framed(source.whole_description())?;
+        layouts.push(Layout::Pipeline(pipeline));
+    }
     Ok(Packages {
         component,
         list: cut.names.iter().cloned().zip(layouts).collect(),
