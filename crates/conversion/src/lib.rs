@@ -14,6 +14,7 @@ mod limit;
 mod memory_budget;
 mod metadata;
 mod model;
+pub mod monitor;
 pub mod need;
 mod packages;
 pub mod progress;

@@ -104,6 +104,22 @@ pub(crate) fn low(machine: &Machine, more_bytes: u64) -> Option<String> {
     ))
 }
 
+/// Memory is low below this share of what this process can ever have, and below this many bytes.
+const LOW_SHARE: u64 = 10;
+const LOW_BYTES: u64 = 1 << 30;
+
+/// A warning where little is left for a job that is under way.
+pub(crate) fn running_low(machine: &Machine) -> Option<String> {
+    let (left_bytes, allowed_bytes) = (machine.left_bytes()?, machine.allowed_bytes()?);
+    let low_bytes = LOW_BYTES.min(allowed_bytes / LOW_SHARE);
+    (left_bytes < low_bytes).then(|| {
+        format!(
+            "memory is low: {left_bytes} of {allowed_bytes} bytes are left; the system may swap, or end programs; close others, or \
+             give `{OPTION}`"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use preflight::{Bound, MemoryLimit};
@@ -163,6 +179,8 @@ mod tests {
         assert_eq!(workers(75), Ok(2));
         let error = workers(55).unwrap_err();
         assert_eq!((error.floor_bytes, error.by.as_str()), (60, "cgroup v2"));
+        assert_eq!(running_low(&machine(500)), None);
+        assert!(running_low(&machine(54)).is_some());
         assert_eq!(low(&machine(1000), 950), None);
         assert!(low(&machine(1000), 951).is_some() && low(&machine(75), 26).is_some());
     }
