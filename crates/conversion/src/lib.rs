@@ -26,7 +26,7 @@ pub mod split;
 pub use error::{Class, Error};
 pub use job::{Job, JobOptions};
 pub use limit::{Limit, Profile};
-pub use memory_budget::{MemoryBudget, TooLittleMemory};
+pub use memory_budget::{Guard, MemoryBudget, TooLittleMemory};
 pub use model::{Model, ModelOptions};
 pub use packages::package_names;
 pub use report::Report;
