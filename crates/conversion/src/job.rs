@@ -18,9 +18,7 @@ use crate::metadata::{Chain, Credits, Wires};
 use crate::model::Model;
 use crate::monitor::{Begun, Observed};
 use crate::need::{Asked, Need};
-use crate::packages::{
-    Layout, Packages, PlacedChunk, file_reports, num_operations, package_names,
-};
+use crate::packages::{Layout, Packages, PlacedChunk, file_reports, num_operations, package_names};
 use crate::progress::{Cancel, Reporter};
 use crate::report::{self, Report};
 use crate::set::{self, Written};

@@ -69,6 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "says what was not tested")]
     fn pages_that_were_read_go_and_those_that_were_there_stay() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");

@@ -121,15 +121,12 @@ mod tests {
     fn a_job_is_followed_to_its_end_beyond_its_folder() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Follower::find(dir.path()).unwrap().is_none());
-        let ends: [(fn(&dyn Reporter), JobState); 3] = [
-            (|job| job.on_done(), JobState::Done),
-            (
-                |job| job.on_stopped(Stopped::Cancelled),
-                JobState::Interrupted,
-            ),
-            (|job| job.on_stopped(Stopped::Failed("x")), JobState::Failed),
+        let ends = [
+            (None, JobState::Done),
+            (Some(Stopped::Cancelled), JobState::Interrupted),
+            (Some(Stopped::Failed("x")), JobState::Failed),
         ];
-        for (end, expected) in ends {
+        for (why, expected) in ends {
             let work = work(dir.path());
             let follower = Follower::find(dir.path()).unwrap().unwrap();
             assert_eq!(follower.look(), Sight::Nothing);
@@ -143,7 +140,7 @@ mod tests {
                     (running.state, running.stage.as_str()),
                     (JobState::Running, "writing chunk 1/1")
                 );
-                end(job);
+                why.map_or_else(|| job.on_done(), |why| job.on_stopped(why));
             });
             drop(work);
             assert!(!follower.folder().exists());

@@ -30,9 +30,7 @@ use crate::limit::Limit;
 use crate::metadata::Wires;
 use crate::monitor::{Begun, Observed};
 use crate::need::{Asked, Need};
-use crate::packages::{
-    Layout, Packages, PlacedChunk, file_reports, num_operations, package_names,
-};
+use crate::packages::{Layout, Packages, PlacedChunk, file_reports, num_operations, package_names};
 use crate::progress::{Cancel, Reporter};
 use crate::proof::Made;
 use crate::report as parts;
