@@ -41,7 +41,7 @@ enum ProgressArg {
     Bar,
     /// A line for each stage with the memory it begins with, and a line now and then
     Plain,
-    /// Everything as events, one JSON object a line (docs/progress.md)
+    /// Everything as events, one JSON object a line (docs/json.md)
     Json,
     /// Nothing; notes and errors are shown all the same
     None,

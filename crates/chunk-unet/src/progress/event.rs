@@ -1,4 +1,4 @@
-//! What happens while a command works, as `--progress json` and a log tell it; `docs/progress.md` has the fields.
+//! What happens while a command works, as `--progress json` and a log tell it; `docs/json.md` has the fields.
 
 use conversion::report::MemorySample;
 use serde::Serialize;
