@@ -22,10 +22,15 @@ fn ended(child: Child) -> Run {
     Run::of(child.wait_with_output().unwrap())
 }
 
-/// The objects of `--json`, checked; of a watch that failed without the last one, which is the failure.
+/// The objects of `--json`, one a line.
+fn objects(run: &Run) -> Vec<Value> {
+    let lines = run.stdout.lines();
+    lines.map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+/// Those of them that tell of the job: of a watch that failed without the last one, which is the failure.
 fn watched(run: &Run) -> Vec<Value> {
-    let objects = serde_json::Deserializer::from_str(&run.stdout).into_iter::<Value>();
-    let mut objects: Vec<_> = objects.map(|object| object.unwrap()).collect();
+    let mut objects = objects(run);
     if run.code != Some(0) {
         schema::check("failed", &objects.pop().unwrap());
     }
@@ -34,8 +39,7 @@ fn watched(run: &Run) -> Vec<Value> {
 }
 
 fn code(run: &Run) -> String {
-    let objects = serde_json::Deserializer::from_str(&run.stdout).into_iter::<Value>();
-    let last = objects.last().unwrap().unwrap();
+    let last = objects(run).pop().unwrap();
     last["error"]["code"].as_str().unwrap().to_owned()
 }
 

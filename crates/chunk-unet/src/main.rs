@@ -103,7 +103,8 @@ fn main() -> ExitCode {
         Command::Bundle(opts) => (opts.json, bundle::run(opts)),
         Command::Reclaim(opts) => (opts.json, reclaim::run(opts)),
         Command::Report(opts) => (false, report::run(opts)),
-        Command::Watch(opts) => (opts.json, watch::run(opts)),
+        // It prints its objects itself, each on a line.
+        Command::Watch(opts) => (false, watch::run(opts)),
         Command::Demo(opts) => (false, demo::run(opts)),
     };
     ended(result, json)

@@ -106,6 +106,20 @@ pub fn json_line(object: &impl Serialize) -> Result<(), Failure> {
     line(&escaped(&text))
 }
 
+/// The failure of a command that prints many objects, on a line of its own.
+pub fn json_failed_line(error: &impl Serialize) -> Result<(), Failure> {
+    let failed = Failed {
+        error,
+        stopped: None,
+        details: None,
+    };
+    json_line(&Envelope {
+        schema_version: SCHEMA_VERSION,
+        status: "failed",
+        body: &failed,
+    })
+}
+
 fn no_json(error: serde_json::Error) -> Failure {
     let message = format!("the result has no JSON form: {error}");
     Failure::new(Exit::Failed, "internal", message)

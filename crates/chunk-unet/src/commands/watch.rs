@@ -12,8 +12,8 @@ use conversion::set::{Follower, JobState, Progress, Sight};
 
 use crate::failure::{Exit, Failure, shown, shown_path};
 use crate::progress::{Point, Unit};
-use crate::signals;
 use crate::size::parse_interval;
+use crate::{output, signals};
 use view::View;
 
 pub const EXAMPLES: &str = "\
@@ -43,7 +43,7 @@ pub struct Opts {
     interval: Duration,
     /// Print one JSON object a line on stdout whenever something has changed (docs/json.md)
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 /// How long a job may take to say its first word.
@@ -52,6 +52,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const NAP: Duration = Duration::from_millis(50);
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
+    follow(opts).inspect_err(|failure| {
+        if opts.json {
+            // Nothing is left to tell whoever does not hear of it.
+            let _ = output::json_failed_line(failure.object());
+        }
+    })
+}
+
+fn follow(opts: &Opts) -> Result<(), Failure> {
     let cancel = signals::cancel_on_interrupt();
     let follower = find(&opts.dir)?;
     let mut view = View::new(opts.json);
