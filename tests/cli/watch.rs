@@ -1,9 +1,10 @@
 //! `watch`: a job of another process, followed to whatever end it takes.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, ChildStdout};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::checkpoints::sparse;
@@ -12,10 +13,30 @@ use crate::interrupt::{interrupt, large, start};
 use crate::program::{Run, args, command, run};
 use crate::schema;
 
-fn watch(dir: &Path, more: &[&str]) -> Child {
-    let mut command = command();
-    command.args(args!["watch", dir, "--interval", "100ms"]);
-    command.args(more).spawn().unwrap()
+/// A watch that has found its job.
+struct Watching {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    stdout: String,
+}
+
+impl Watching {
+    fn begin(dir: &Path, more: &[&str]) -> Watching {
+        let mut command = command();
+        command.args(args!["watch", dir, "--interval", "100ms"]);
+        let mut child = command.args(more).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut stdout = String::new();
+        out.read_line(&mut stdout).unwrap();
+        Watching { child, out, stdout }
+    }
+
+    fn ended(mut self) -> Run {
+        self.out.read_to_string(&mut self.stdout).unwrap();
+        let mut output = self.child.wait_with_output().unwrap();
+        output.stdout = self.stdout.into_bytes();
+        Run::of(output)
+    }
 }
 
 fn ended(child: Child) -> Run {
@@ -73,9 +94,9 @@ fn a_job_is_followed_until_it_is_done() {
     let path = sparse(&folder, "large.safetensors", &large());
     let dir = folder.at("out");
     let job = start(&path, &dir, &["--chunks", "2"]);
-    let watching = [watch(&dir, &["--json"]), watch(&dir, &[])];
+    let watching = [&["--json"][..], &[]].map(|more| Watching::begin(&dir, more));
     ended(job).ok();
-    let [json, plain] = watching.map(ended);
+    let [json, plain] = watching.map(Watching::ended);
     let json = json.ok();
     let objects = watched(&json);
     let first = &objects[0];
@@ -121,11 +142,9 @@ fn a_job_that_does_not_end_well_is_told_apart() {
     let dir = folder.at("out");
     for (signal, expected) in [(Signal::INT, "job_interrupted"), (Signal::KILL, "job_died")] {
         let job = start(&path, &dir, &[]);
-        let watching = watch(&dir, &["--json"]);
-        // It has to find the job before that is gone.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        let watching = Watching::begin(&dir, &["--json"]);
         interrupt(job, signal);
-        let seen = ended(watching).failed(1);
+        let seen = watching.ended().failed(1);
         assert!(watched(&seen).iter().all(|o| o["state"] != "done"));
         assert_eq!(code(&seen), expected);
     }
@@ -141,8 +160,9 @@ fn an_interrupted_watch_leaves_the_job_alone() {
     let path = sparse(&folder, "large.safetensors", &large());
     let dir = folder.at("out");
     let job = start(&path, &dir, &[]);
-    let watching = watch(&dir, &[]);
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    interrupt(watching, Signal::INT).failed(130);
+    let watching = Watching::begin(&dir, &[]);
+    kill_process(Pid::from_child(&watching.child), Signal::INT).unwrap();
+    let stopped = watching.ended().failed(130);
+    assert!(stopped.stderr.contains("interrupted; the job goes on"));
     ended(job).ok();
 }
