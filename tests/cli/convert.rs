@@ -284,13 +284,13 @@ fn report_record_and_files_agree() {
     assert_eq!(sum, total);
 
     let object = report.as_object_mut().unwrap();
-    for key in ["files", "timings", "memory"] {
+    for key in ["files", "timings", "memory", "disk"] {
         let value = object.remove(key).unwrap();
         assert!(plan.get(key).is_none());
         plan[key] = value;
     }
     let mut planned = plan.clone();
-    for key in ["files", "timings", "memory"] {
+    for key in ["files", "timings", "memory", "disk"] {
         planned.as_object_mut().unwrap().remove(key);
     }
     assert_eq!(report, planned, "the plan is what was done");

@@ -14,6 +14,7 @@ fn every_command_shows_examples_and_exit_status() {
         "compile",
         "bundle",
         "report",
+        "watch",
         "demo",
     ] {
         let mut args = args![command];

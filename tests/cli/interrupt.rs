@@ -23,7 +23,7 @@ use crate::program::{Run, args, command, run};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// SDXL's build, 250 MB in F16.
-fn large() -> Value {
+pub fn large() -> Value {
     let mut config = Preset::TinySdxl.config();
     config["block_out_channels"] = json!([128, 256, 512]);
     config["attention_head_dim"] = json!([2, 4, 8]);
@@ -39,7 +39,7 @@ fn is_working(dir: &Path) -> bool {
 }
 
 /// Starts a conversion and waits until it writes.
-fn start(checkpoint: &Path, dir: &Path, more: &[&str]) -> Child {
+pub fn start(checkpoint: &Path, dir: &Path, more: &[&str]) -> Child {
     let mut child = command()
         .args(args![
             "convert",
@@ -58,7 +58,7 @@ fn start(checkpoint: &Path, dir: &Path, more: &[&str]) -> Child {
     child
 }
 
-fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) {
+pub fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert_eq!(child.try_wait().unwrap(), None, "it ended before it wrote");
@@ -67,7 +67,7 @@ fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) {
     }
 }
 
-fn interrupt(child: Child, signal: Signal) -> Run {
+pub fn interrupt(child: Child, signal: Signal) -> Run {
     kill_process(Pid::from_child(&child), signal).unwrap();
     Run::of(child.wait_with_output().unwrap())
 }

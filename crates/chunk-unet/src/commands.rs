@@ -11,3 +11,4 @@ pub mod report;
 pub mod run;
 pub mod split;
 pub mod verify;
+pub mod watch;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::output;
+use crate::progress::Point;
 
 /// Exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Failure {
 
 /// `error` of the JSON output; `docs/json.md` has the fields.
 #[derive(Clone, Debug, Serialize)]
-struct ErrorObject {
+pub struct ErrorObject {
     code: String,
     message: String,
     file: Option<String>,
@@ -47,6 +48,24 @@ struct ErrorObject {
     expected: Option<String>,
     found: Option<String>,
     help: Option<String>,
+}
+
+impl ErrorObject {
+    /// What is wrong, then what else is known of it.
+    pub fn parts(&self) -> Vec<String> {
+        let labelled = [
+            ("file", &self.file),
+            ("expected", &self.expected),
+            ("found", &self.found),
+            ("help", &self.help),
+        ];
+        let labelled = labelled
+            .into_iter()
+            .filter_map(|(label, text)| Some(format!("{label}: {}", text.as_ref()?)));
+        std::iter::once(self.message.clone())
+            .chain(labelled)
+            .collect()
+    }
 }
 
 impl Failure {
@@ -135,23 +154,23 @@ impl Failure {
         self
     }
 
+    pub fn object(&self) -> &ErrorObject {
+        &self.error
+    }
+
     /// Prints it: lines on stderr, with `json` also one object on stdout. Nothing is left to tell whoever hears of neither.
-    pub fn show(&self, json: bool) {
-        let e = &self.error;
-        output::line_err(&format!("error: {}", e.message));
-        let lines = [
-            ("file", &e.file),
-            ("expected", &e.expected),
-            ("found", &e.found),
-            ("help", &e.help),
-        ];
-        for (label, text) in lines {
-            if let Some(text) = text {
-                output::line_err(&format!("  {label}: {text}"));
-            }
+    /// `stopped` is where the work was, if it had begun.
+    pub fn show(&self, json: bool, stopped: Option<&Point>, on_stderr: bool) {
+        if on_stderr {
+            let parts = self.error.parts();
+            let stopped = stopped.map(|point| format!("stopped: {}", shown(&point.text())));
+            let mut lines = parts.into_iter().chain(stopped);
+            let first = lines.next().unwrap_or_default();
+            output::line_err(&format!("error: {first}"));
+            lines.for_each(|line| output::line_err(&format!("  {line}")));
         }
         if json {
-            let _ = output::json_failed(e.as_ref(), self.details.as_deref());
+            let _ = output::json_failed(self.error.as_ref(), stopped, self.details.as_deref());
         }
     }
 }

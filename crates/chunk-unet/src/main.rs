@@ -18,7 +18,7 @@ use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bundle, compile, convert, demo, inspect, preflight, reclaim, report, run, split, verify,
+    bundle, compile, convert, demo, inspect, preflight, reclaim, report, run, split, verify, watch,
 };
 use failure::{Exit, Failure, shown, shown_lines};
 
@@ -77,6 +77,9 @@ enum Command {
     /// Show what was converted on one page of HTML.
     #[command(after_help = report::EXAMPLES)]
     Report(report::Opts),
+    /// Follow a conversion or split from another terminal.
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::Opts),
     /// Make a small checkpoint and convert it, to see how it goes.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Opts),
@@ -101,26 +104,23 @@ fn main() -> ExitCode {
         Command::Bundle(opts) => (opts.json, bundle::run(opts)),
         Command::Reclaim(opts) => (opts.json, reclaim::run(opts)),
         Command::Report(opts) => (false, report::run(opts)),
+        // It prints its objects itself, each on a line.
+        Command::Watch(opts) => (false, watch::run(opts)),
         Command::Demo(opts) => (false, demo::run(opts)),
     };
     ended(result, json)
 }
 
 fn ended(result: Result<(), Failure>, json: bool) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            failure.show(json);
-            failure.exit.into()
-        }
-    }
+    progress::ended(&result, json);
+    result.map_or_else(|failure| failure.exit.into(), |()| ExitCode::SUCCESS)
 }
 
 /// A usage error, in JSON too where that was asked for.
 fn refuse_arguments(error: clap::Error) -> ExitCode {
     let text = shown_arguments(error).to_string();
     if std::env::args_os().any(|a| a == "--json") {
-        Failure::usage(first_paragraph(&text), "see `--help`").show(true);
+        Failure::usage(first_paragraph(&text), "see `--help`").show(true, None, true);
     } else {
         output::line_err(shown_lines(&text).trim_end());
     }

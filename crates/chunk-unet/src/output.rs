@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::failure::{Exit, Failure};
+use crate::progress::Point;
 
 /// Version of the objects that `--json` prints; `docs/json.md`.
 const SCHEMA_VERSION: u32 = 1;
@@ -24,6 +25,8 @@ struct Envelope<'a, T> {
 #[derive(Serialize)]
 struct Failed<'a, T> {
     error: &'a T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<&'a Point>,
     #[serde(flatten)]
     details: Option<&'a Value>,
 }
@@ -82,9 +85,44 @@ pub fn report(
     }
 }
 
-/// The one object of a command that failed; `details` is an object whose fields come after the error.
-pub fn json_failed(error: &impl Serialize, details: Option<&Value>) -> Result<(), Failure> {
-    json("failed", &Failed { error, details })
+/// The one object of a command that failed; `stopped` is where the work was, `details` an object whose
+/// fields come after.
+pub fn json_failed(
+    error: &impl Serialize,
+    stopped: Option<&Point>,
+    details: Option<&Value>,
+) -> Result<(), Failure> {
+    let failed = Failed {
+        error,
+        stopped,
+        details,
+    };
+    json("failed", &failed)
+}
+
+/// An object on a line of its own, for commands that print many.
+pub fn json_line(object: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(object).map_err(no_json)?;
+    line(&escaped(&text))
+}
+
+/// The failure of a command that prints many objects, on a line of its own.
+pub fn json_failed_line(error: &impl Serialize) -> Result<(), Failure> {
+    let failed = Failed {
+        error,
+        stopped: None,
+        details: None,
+    };
+    json_line(&Envelope {
+        schema_version: SCHEMA_VERSION,
+        status: "failed",
+        body: &failed,
+    })
+}
+
+fn no_json(error: serde_json::Error) -> Failure {
+    let message = format!("the result has no JSON form: {error}");
+    Failure::new(Exit::Failed, "internal", message)
 }
 
 fn json(status: &'static str, body: &impl Serialize) -> Result<(), Failure> {
@@ -93,28 +131,25 @@ fn json(status: &'static str, body: &impl Serialize) -> Result<(), Failure> {
         status,
         body,
     };
-    let text = serde_json::to_string_pretty(&envelope).map_err(|error| {
-        let message = format!("the result has no JSON form: {error}");
-        Failure::new(Exit::Failed, "internal", message)
-    })?;
-    line(&escape_unreadable(&text))
+    let text = serde_json::to_string_pretty(&envelope).map_err(no_json)?;
+    line(&escaped(&text))
 }
 
 /// JSON leaves what is beyond ASCII as it is in texts, also where a terminal may take it for commands or a reader cannot see it.
 /// Escaped as JSON does, it is the same text.
-fn escape_unreadable(json: &str) -> String {
-    let mut escaped = String::with_capacity(json.len());
+pub fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         let is_readable = c == '\n' || (' '..='~').contains(&c) || c.escape_debug().len() == 1;
         if is_readable {
-            escaped.push(c);
+            text.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                escaped.push_str(&format!("\\u{unit:04x}"));
+                text.push_str(&format!("\\u{unit:04x}"));
             }
         }
     }
-    escaped
+    text
 }
 
 #[cfg(test)]
@@ -125,7 +160,7 @@ mod tests {
     fn unreadable_characters_are_escaped_and_mean_the_same() {
         let value = serde_json::json!({"a\u{9b}": "ü\u{202e}\u{7f}\u{1b}\n\u{e0001}\"\\", "b": []});
         let text = serde_json::to_string_pretty(&value).unwrap();
-        let escaped = escape_unreadable(&text);
+        let escaped = escaped(&text);
         assert!(
             escaped.contains(r"ü\u202e\u007f\u001b\n\udb40\udc01"),
             "{escaped}"

@@ -4,7 +4,7 @@ use conversion::progress::Cancel;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::failure::Exit;
-use crate::output;
+use crate::progress::note_line;
 
 /// A flag that SIGINT and SIGTERM set. To be called once, just before long work: until then a signal ends the process.
 pub fn cancel_on_interrupt() -> Cancel {
@@ -19,9 +19,7 @@ pub fn cancel_on_interrupt() -> Cancel {
     };
     if ctrlc::set_handler(handler).is_err() {
         // Without a handler a signal ends the process at once, as the second one does.
-        output::line_err(
-            "note: signals cannot be caught; an interruption is cleaned up by the next command",
-        );
+        note_line("signals cannot be caught; an interruption is cleaned up by the next command");
     }
     cancel
 }

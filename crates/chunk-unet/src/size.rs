@@ -1,5 +1,7 @@
 //! Sizes on the command line: of files (`2GiB`), of images (`1024x1024`), shares (`5%`).
 
+use std::time::Duration;
+
 /// Units of file sizes, decimal and binary.
 const UNITS: &[(&str, u64)] = &[
     ("KB", 1_000),
@@ -51,6 +53,21 @@ fn fraction(number: &str, factor: u64) -> Option<u64> {
     let digits =
         u128::from(whole.parse::<u64>().ok()?).checked_mul(scale)? + part.parse::<u128>().ok()?;
     u64::try_from(digits.checked_mul(u128::from(factor))? / scale).ok()
+}
+
+/// `1s`, `250ms`, `2m`; a tenth of a second at least, an hour at most.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1000), ("m", 60_000)];
+    let of_unit = |(unit, factor): &(&str, u64)| {
+        let number: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        number.checked_mul(*factor)
+    };
+    UNITS
+        .iter()
+        .find_map(of_unit)
+        .filter(|milliseconds| (100..=3_600_000).contains(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or_else(|| "expected a time from 100ms to 60m, such as 1s".to_owned())
 }
 
 /// `WIDTHxHEIGHT`.
@@ -107,6 +124,26 @@ pub fn parse_percent(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interval_has_a_unit_and_bounds() {
+        for (text, milliseconds) in [("1s", 1000), ("250ms", 250), ("60m", 3_600_000)] {
+            let expected = Duration::from_millis(milliseconds);
+            assert_eq!(parse_interval(text), Ok(expected));
+        }
+        for text in [
+            "",
+            "1",
+            "s",
+            "99ms",
+            "61m",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+        ] {
+            assert!(parse_interval(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn byte_sizes() {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::evaluation;
+use crate::memory_budget::TooLittleMemory;
 use crate::progress::Cancelled;
 use crate::set::{self, ExitClass};
 
@@ -155,6 +156,12 @@ impl From<set::Error> for Error {
                 }),
             },
         }
+    }
+}
+
+impl From<TooLittleMemory> for Error {
+    fn from(e: TooLittleMemory) -> Error {
+        Error::Set(set::Error::Memory(e))
     }
 }
 

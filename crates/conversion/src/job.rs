@@ -9,17 +9,16 @@ use diffusion::{CheckpointWeights, Overflow};
 use mil::{Opset, Program, WeightStore};
 use mlpackage::{PackageLayout, PipelineStages};
 use partition::{Boundary, Count, Plan, Wiring};
-use preflight::{Memory, Space};
+use preflight::Space;
 
 use crate::blocks;
 use crate::error::Error;
 use crate::limit::Limit;
 use crate::metadata::{Chain, Credits, Wires};
 use crate::model::Model;
+use crate::monitor::{Begun, Observed};
 use crate::need::{Asked, Need};
-use crate::packages::{
-    Layout, Packages, PlacedChunk, file_reports, memory_sample, num_operations, package_names,
-};
+use crate::packages::{Layout, Packages, PlacedChunk, file_reports, num_operations, package_names};
 use crate::progress::{Cancel, Reporter};
 use crate::report::{self, Report};
 use crate::set::{self, Written};
@@ -74,7 +73,7 @@ pub struct Job<'m> {
     operations: Vec<usize>,
     source_digest: String,
     plan_seconds: f64,
-    planned_memory: Memory,
+    begun: Begun,
 }
 
 impl<'m> Job<'m> {
@@ -141,7 +140,7 @@ impl<'m> Job<'m> {
             weights,
             source_digest,
             plan_seconds: start.elapsed().as_secs_f64(),
-            planned_memory: Memory::sample(),
+            begun: Begun::planned(start, sources(model)),
             model,
             options,
         })
@@ -181,15 +180,16 @@ impl<'m> Job<'m> {
         cancel: &Cancel,
     ) -> Result<Report, Error> {
         let start = Instant::now();
-        let done = |written: &[Written]| {
+        let done = |written: &[Written], observed: Observed| {
             self.model.checkpoint.check_unchanged()?;
-            Ok(self.done(written, start.elapsed().as_secs_f64()))
+            Ok(self.done(written, observed, start.elapsed().as_secs_f64()))
         };
-        let (packages, store) = (&self.packages, &self.weights);
-        packages.write(dir, store, done, options, reporter, cancel)
+        let from = (&self.weights as &dyn WeightStore, &self.begun);
+        self.packages
+            .write(dir, from, done, options, reporter, cancel)
     }
 
-    fn done(&self, written: &[Written], write_seconds: f64) -> Report {
+    fn done(&self, written: &[Written], observed: Observed, write_seconds: f64) -> Report {
         let clamped = self.weights.clamped().into_iter();
         Report {
             clamped: clamped
@@ -200,10 +200,8 @@ impl<'m> Job<'m> {
                 plan_seconds: self.plan_seconds,
                 write_seconds,
             }),
-            memory: vec![
-                memory_sample("planned", &self.planned_memory),
-                memory_sample("written", &Memory::sample()),
-            ],
+            memory: observed.memory,
+            disk: Some(observed.disk),
             ..self.report()
         }
     }
@@ -228,6 +226,7 @@ impl<'m> Job<'m> {
             files: Vec::new(),
             timings: None,
             memory: Vec::new(),
+            disk: None,
         }
     }
 
@@ -353,6 +352,12 @@ fn cut(
     options.limit.check(&plan)?;
     let chunks = partition::cut(&verified, &plan)?;
     Ok((plan, chunks))
+}
+
+/// The files that are read.
+fn sources(model: &Model) -> impl Iterator<Item = &Path> {
+    let parts = model.checkpoint.files().iter();
+    parts.map(|part| part.path.as_path())
 }
 
 fn file_name(part: &checkpoint::Part) -> String {

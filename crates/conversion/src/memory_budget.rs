@@ -1,5 +1,9 @@
 //! How much a job may keep in memory, and how many workers that leaves.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use preflight::{Machine, Memory};
 
 /// The most that this process may keep resident, where somebody says so; what the machine and its containers allow holds in
@@ -16,8 +20,7 @@ pub struct MemoryBudget {
 /// A limit that is below what a job needs at least.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{by} of {limit_bytes} bytes is too little memory: at least {floor_bytes} bytes are needed, {worker_bytes} of them for a \
-     worker"
+    "{by} of {limit_bytes} bytes is too little memory: at least {floor_bytes} bytes are needed, {worker_bytes} of them for {part}"
 )]
 pub struct TooLittleMemory {
     /// What sets the limit.
@@ -26,8 +29,10 @@ pub struct TooLittleMemory {
     pub limit_bytes: u64,
     /// The least that would do.
     pub floor_bytes: u64,
-    /// What one worker holds.
+    /// What of that is for one part of the work.
     pub worker_bytes: u64,
+    /// Which part: one worker, or what is computed at once.
+    pub part: &'static str,
 }
 
 impl TooLittleMemory {
@@ -37,6 +42,11 @@ impl TooLittleMemory {
         format!("raise it to at least {mebibytes}MiB")
     }
 }
+
+/// What is bounded by the number of workers.
+const WORKER: &str = "a worker";
+/// What is not: an operation has all of its operands at once.
+const COMPUTED: &str = "what is computed at once";
 
 /// The name of the option that sets a budget.
 const OPTION: &str = "--memory-limit";
@@ -49,6 +59,30 @@ impl MemoryBudget {
     /// If not one does.
     pub fn workers(self, wanted: usize, worker_bytes: u64) -> Result<usize, TooLittleMemory> {
         self.workers_of(&Memory::sample(), &Machine::sample(), wanted, worker_bytes)
+    }
+
+    /// A guard over a computation that holds at least so much beside what this process holds now.
+    ///
+    /// # Errors
+    ///
+    /// If that does not fit.
+    pub fn guard(self, least_bytes: u64) -> Result<Guard, TooLittleMemory> {
+        let (memory, machine) = (Memory::sample(), Machine::sample());
+        let fits = self.workers_of(&memory, &machine, 1, least_bytes);
+        fits.map_err(|error| TooLittleMemory {
+            part: COMPUTED,
+            ..error
+        })?;
+        let held_bytes = memory.resident_bytes.unwrap_or(0);
+        Ok(Guard {
+            limit_bytes: self.limit_bytes,
+            held_bytes,
+            spare_bytes: self
+                .limit_bytes
+                .map(|limit| limit.saturating_sub(held_bytes).saturating_sub(least_bytes)),
+            looked: Mutex::new(None),
+            over_bytes: AtomicU64::new(0),
+        })
     }
 
     pub(crate) fn workers_of(
@@ -69,6 +103,7 @@ impl MemoryBudget {
                     limit_bytes,
                     floor_bytes: held_bytes.saturating_add(worker_bytes).max(peak_bytes),
                     worker_bytes,
+                    part: WORKER,
                 });
             }
             workers = workers.min(fitting);
@@ -95,6 +130,73 @@ impl MemoryBudget {
     }
 }
 
+/// How often a guard looks. macOS tells only through a program that has to be started.
+const GUARD_PAUSE: Duration = Duration::from_millis(if cfg!(target_vendor = "apple") {
+    1000
+} else {
+    20
+});
+
+/// Sees that a computation keeps to its limit: what it takes depends on its operations, so that is looked at on the way.
+#[derive(Debug)]
+pub struct Guard {
+    limit_bytes: Option<u64>,
+    held_bytes: u64,
+    spare_bytes: Option<u64>,
+    looked: Mutex<Option<Instant>>,
+    /// What was resident when it was too much.
+    over_bytes: AtomicU64,
+}
+
+impl Guard {
+    /// How much freed memory each of so many computations may keep for its next operations.
+    pub fn max_waiting_bytes(&self, computations: usize) -> usize {
+        // Floats and bytes wait apart; as much again is for what operations take besides.
+        let shares = 4 * computations.max(1) as u64;
+        let share = self.spare_bytes.map(|spare| spare / shares);
+        let share = share.and_then(|share| usize::try_from(share).ok());
+        share.unwrap_or(usize::MAX).min(mil_eval::MAX_WAITING_BYTES)
+    }
+
+    /// Whether more is resident than may be; to be asked between operations.
+    pub fn is_over(&self) -> bool {
+        let Some(limit_bytes) = self.limit_bytes else {
+            return false;
+        };
+        // Whoever finds it taken need not look: another does.
+        let Ok(mut looked) = self.looked.try_lock() else {
+            return false;
+        };
+        if looked.is_some_and(|looked| looked.elapsed() < GUARD_PAUSE) {
+            return self.over_bytes.load(Ordering::Relaxed) > 0;
+        }
+        *looked = Some(Instant::now());
+        let resident_bytes = Memory::sample().resident_bytes.unwrap_or(0);
+        if resident_bytes > limit_bytes {
+            self.over_bytes.fetch_max(resident_bytes, Ordering::Relaxed);
+        }
+        self.over_bytes.load(Ordering::Relaxed) > 0
+    }
+
+    /// For `?` after a computation that was stopped.
+    ///
+    /// # Errors
+    ///
+    /// If it came to hold more than it may.
+    pub fn check(&self) -> Result<(), TooLittleMemory> {
+        match (self.over_bytes.load(Ordering::Relaxed), self.limit_bytes) {
+            (over_bytes @ 1.., Some(limit_bytes)) => Err(TooLittleMemory {
+                by: OPTION.to_owned(),
+                limit_bytes,
+                floor_bytes: over_bytes,
+                worker_bytes: over_bytes.saturating_sub(self.held_bytes),
+                part: COMPUTED,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A warning where a job will hold more than there is without swapping.
 pub(crate) fn low(machine: &Machine, more_bytes: u64) -> Option<String> {
     let left_bytes = machine.left_bytes().filter(|&left| left < more_bytes)?;
@@ -102,6 +204,22 @@ pub(crate) fn low(machine: &Machine, more_bytes: u64) -> Option<String> {
         "memory is low: the job will hold up to {more_bytes} bytes more, and {left_bytes} are available; close other programs, or \
          give `{OPTION}` or fewer `--threads`"
     ))
+}
+
+/// Memory is low below this share of what this process can ever have, and below this many bytes.
+const LOW_SHARE: u64 = 10;
+const LOW_BYTES: u64 = 1 << 30;
+
+/// A warning where little is left for a job that is under way.
+pub(crate) fn running_low(machine: &Machine) -> Option<String> {
+    let (left_bytes, allowed_bytes) = (machine.left_bytes()?, machine.allowed_bytes()?);
+    let low_bytes = LOW_BYTES.min(allowed_bytes / LOW_SHARE);
+    (left_bytes < low_bytes).then(|| {
+        format!(
+            "memory is low: {left_bytes} of {allowed_bytes} bytes are left; the system may swap, or end programs; close others, or \
+             give `{OPTION}`"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -147,6 +265,31 @@ mod tests {
     }
 
     #[test]
+    fn a_computation_that_outgrows_its_limit_is_stopped() {
+        let of = |limit_bytes| MemoryBudget {
+            limit_bytes: Some(limit_bytes),
+        };
+        let Some(now) = Memory::sample().peak_bytes else {
+            return;
+        };
+        let error = of(now).guard(now).unwrap_err();
+        assert_eq!(error.part, COMPUTED);
+        assert!(error.floor_bytes > now, "{error:?}");
+        let guard = of(now + (64 << 20)).guard(1 << 20).unwrap();
+        assert!(!guard.is_over() && guard.check().is_ok());
+        assert!(guard.max_waiting_bytes(2) < 64 << 20);
+        let held = vec![1u8; 256 << 20];
+        std::thread::sleep(GUARD_PAUSE);
+        assert!(guard.is_over(), "{}", held.len());
+        drop(held);
+        let error = guard.check().unwrap_err();
+        assert!(error.floor_bytes > error.limit_bytes);
+        let free = MemoryBudget::default().guard(1).unwrap();
+        assert!(!free.is_over());
+        assert_eq!(free.max_waiting_bytes(2), mil_eval::MAX_WAITING_BYTES);
+    }
+
+    #[test]
     fn a_containers_limit_holds_too() {
         let machine = |limit_bytes| Machine {
             available_bytes: Some(1000),
@@ -163,6 +306,8 @@ mod tests {
         assert_eq!(workers(75), Ok(2));
         let error = workers(55).unwrap_err();
         assert_eq!((error.floor_bytes, error.by.as_str()), (60, "cgroup v2"));
+        assert_eq!(running_low(&machine(500)), None);
+        assert!(running_low(&machine(54)).is_some());
         assert_eq!(low(&machine(1000), 950), None);
         assert!(low(&machine(1000), 951).is_some() && low(&machine(75), 26).is_some());
     }

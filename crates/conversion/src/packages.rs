@@ -10,12 +10,13 @@ use mlpackage::{
     CopiedBlobs, MANIFEST_PATH, MODEL_PATH, PackageCopy, PackageLayout, PipelineLayout,
     StageLayout, WEIGHTS_PATH,
 };
-use preflight::{Memory, Space};
+use preflight::Space;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::blocks::{self, Named};
 use crate::error::Error;
+use crate::monitor::{Begun, DiskUse, Observed};
 use crate::need::{Asked, FileNeed, Need};
 use crate::progress::{Cancel, Reporter};
 use crate::report;
@@ -196,28 +197,26 @@ impl Packages {
     pub fn write<R: Serialize>(
         &self,
         dir: &Path,
-        store: &dyn WeightStore,
-        done: impl FnOnce(&[Written]) -> Result<R, ContentError>,
+        (store, begun): (&dyn WeightStore, &Begun),
+        done: impl FnOnce(&[Written], Observed) -> Result<R, ContentError>,
         options: &set::Options,
         reporter: &dyn Reporter,
         cancel: &Cancel,
     ) -> Result<R, Error> {
+        let files = self.files(store)?;
         let mut report = None;
-        let record = |written: &[Written]| {
-            let made = done(written)?;
-            let entry = to_map(&made);
-            report = Some(made);
-            Ok(entry)
-        };
-        set::write(
-            dir,
-            &self.component,
-            self.files(store)?,
-            record,
-            options,
-            reporter,
-            cancel,
-        )?;
+        let disk = DiskUse::before(dir);
+        begun.monitor(reporter, !options.keep_pages, |monitor| {
+            let record = |written: &[Written]| {
+                monitor.on_stage("written");
+                let made = done(written, monitor.observed(&disk))?;
+                let entry = to_map(&made);
+                report = Some(made);
+                Ok(entry)
+            };
+            let component = &self.component;
+            set::write(dir, component, files, record, options, monitor, cancel)
+        })?;
         Ok(report.expect("a set that is written is recorded"))
     }
 
@@ -243,15 +242,6 @@ pub(crate) fn file_reports(written: &[Written]) -> Vec<report::FileReport> {
         sha256: w.sha256.clone(),
     };
     written.iter().map(file).collect()
-}
-
-/// Memory as a report has it.
-pub(crate) fn memory_sample(at: &str, memory: &Memory) -> report::MemorySample {
-    report::MemorySample {
-        at: at.to_owned(),
-        resident_bytes: memory.resident_bytes,
-        peak_bytes: memory.peak_bytes,
-    }
 }
 
 /// Operations of a program that are no constants.

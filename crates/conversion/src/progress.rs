@@ -1,7 +1,10 @@
 //! How a job tells how far it is, and how it is told to stop.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::report::MemorySample;
 
 /// Hears of a job's progress. Called from several threads at once; every method does nothing by default.
 pub trait Reporter: Sync {
@@ -18,10 +21,44 @@ pub trait Reporter: Sync {
     /// The job is done and its result is in place. Not called for a job that fails.
     fn on_done(&self) {}
 
+    /// The job was stopped after it began to work; what it made is about to go.
+    fn on_stopped(&self, why: Stopped<'_>) {
+        let _ = why;
+    }
+
+    /// Another part of the work begins, such as `writing chunk 2/3`.
+    fn on_stage(&self, stage: &str) {
+        let _ = stage;
+    }
+
+    /// Memory was sampled; told by a [`Monitor`](crate::monitor::Monitor) only.
+    fn on_memory(&self, sample: &MemorySample) {
+        let _ = sample;
+    }
+
+    /// The job works in this folder, which is there until [`on_done`](Self::on_done) or [`on_stopped`](Self::on_stopped) returns.
+    fn on_working_folder(&self, folder: &Path) {
+        let _ = folder;
+    }
+
     /// Something worth a line to the person.
     fn on_note(&self, note: &str) {
         let _ = note;
     }
+
+    /// Something that may yet keep the job from being done; a note unless it is told apart.
+    fn on_warning(&self, warning: &str) {
+        self.on_note(warning);
+    }
+}
+
+/// Why a job stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped<'w> {
+    /// It was asked to.
+    Cancelled,
+    /// It failed of this.
+    Failed(&'w str),
 }
 
 /// A [`Reporter`] that says nothing.

@@ -2,9 +2,11 @@
 //!
 //! `docs/json.md` documents every field.
 
+use std::fmt;
+
 use mlpackage::FeatureType;
 use partition::Feature as PlannedFeature;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limit::Limit;
 
@@ -39,6 +41,9 @@ pub struct Report {
     /// This process's resident memory on the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory: Vec<MemorySample>,
+    /// The disk that was written to, once done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Disk>,
 }
 
 /// The tool.
@@ -264,13 +269,89 @@ pub struct Timings {
     pub write_seconds: f64,
 }
 
-/// This process's resident memory at one point.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// Memory of this process and of the machine at one point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemorySample {
-    /// `planned` or `written`.
+    /// The stage: `planned`, `written`, or what was being done, such as `writing chunk 2/3`.
     pub at: String,
+    /// Since the job began.
+    pub seconds: f64,
     /// Resident at that point.
     pub resident_bytes: Option<u64>,
     /// The most so far.
     pub peak_bytes: Option<u64>,
+    /// What the machine could still give without swapping.
+    pub available_bytes: Option<u64>,
+    /// All that the machine has.
+    pub total_bytes: Option<u64>,
+    /// What the container allows at most; `None` where it sets no limit.
+    pub limit_bytes: Option<u64>,
+}
+
+/// One line: `memory [writing chunk 2/3]: process 0.21 GiB, peak 0.24, available 9.1 of 23.4 GiB`.
+impl fmt::Display for MemorySample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gib = |bytes: Option<u64>| match bytes.map(|b| b as f64 / f64::from(1 << 30)) {
+            None => "unknown".to_owned(),
+            Some(n) if n < 1.0 => format!("{n:.2}"),
+            Some(n) => format!("{n:.1}"),
+        };
+        write!(
+            f,
+            "memory [{}]: process {} GiB, peak {}, available {} of {} GiB",
+            self.at,
+            gib(self.resident_bytes),
+            gib(self.peak_bytes),
+            gib(self.available_bytes),
+            gib(self.total_bytes)
+        )?;
+        match self.limit_bytes {
+            Some(_) => write!(f, ", limit {} GiB", gib(self.limit_bytes)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The filesystem of the output folder, before and after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// Its kind, as the system names it.
+    pub filesystem: Option<String>,
+    /// Where it is mounted.
+    pub mount: Option<String>,
+    /// What this user could write before anything was.
+    pub free_before_bytes: Option<u64>,
+    /// What this user could still write once all files were written; what they replace was there still.
+    pub free_after_bytes: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_one_line() {
+        let mebibytes = |n: u64| Some(n << 20);
+        let sample = MemorySample {
+            at: "writing chunk 2/3".to_owned(),
+            seconds: 1.0,
+            resident_bytes: mebibytes(215),
+            peak_bytes: mebibytes(246),
+            available_bytes: mebibytes(9318),
+            total_bytes: mebibytes(23962),
+            limit_bytes: None,
+        };
+        let line =
+            "memory [writing chunk 2/3]: process 0.21 GiB, peak 0.24, available 9.1 of 23.4 GiB";
+        assert_eq!(sample.to_string(), line);
+        let limited = MemorySample {
+            peak_bytes: None,
+            limit_bytes: mebibytes(512),
+            ..sample
+        };
+        assert_eq!(
+            limited.to_string(),
+            line.replace("0.24", "unknown") + ", limit 0.50 GiB"
+        );
+    }
 }

@@ -4,19 +4,27 @@
 
 use std::sync::Mutex;
 
-/// More than this is not kept waiting.
-const MAX_WAITING_BYTES: usize = 3 << 29;
+/// More than this is not kept waiting, unless a run is told otherwise.
+pub const MAX_WAITING_BYTES: usize = 3 << 29;
 /// Shorter buffers are left to the allocator.
 const MIN_BYTES: usize = 1 << 15;
 
 /// Buffers of floats and of bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Buffers {
     floats: Mutex<Waiting<f32>>,
     bytes: Mutex<Waiting<u8>>,
 }
 
 impl Buffers {
+    /// Buffers of which at most so much is kept waiting, of each kind.
+    pub(crate) fn new(max_waiting_bytes: usize) -> Self {
+        Buffers {
+            floats: Mutex::new(Waiting::new(max_waiting_bytes)),
+            bytes: Mutex::new(Waiting::new(max_waiting_bytes)),
+        }
+    }
+
     /// `len` floats of any value.
     pub(crate) fn floats(&self, len: usize) -> Vec<f32> {
         lock(&self.floats).take(len)
@@ -36,6 +44,12 @@ impl Buffers {
     }
 }
 
+impl Default for Buffers {
+    fn default() -> Self {
+        Buffers::new(MAX_WAITING_BYTES)
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What waits is consistent after every step, so a panic elsewhere does no harm to it.
     mutex
@@ -43,13 +57,22 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting<T> {
     buffers: Vec<Vec<T>>,
     total_bytes: usize,
+    max_bytes: usize,
 }
 
 impl<T: Copy + Default> Waiting<T> {
+    fn new(max_bytes: usize) -> Self {
+        Waiting {
+            buffers: Vec::new(),
+            total_bytes: 0,
+            max_bytes,
+        }
+    }
+
     /// The smallest buffer that is long enough and not far too long, else a new one.
     fn take(&mut self, len: usize) -> Vec<T> {
         let fits = |b: &Vec<T>| b.capacity() >= len && b.capacity() / 2 <= len;
@@ -70,10 +93,10 @@ impl<T: Copy + Default> Waiting<T> {
     /// Keeps a buffer; the ones that wait longest make room for it.
     fn give(&mut self, buffer: Vec<T>) {
         let size = size_bytes(&buffer);
-        if !(MIN_BYTES..=MAX_WAITING_BYTES).contains(&size) {
+        if !(MIN_BYTES..=self.max_bytes).contains(&size) {
             return;
         }
-        while self.total_bytes + size > MAX_WAITING_BYTES {
+        while self.total_bytes + size > self.max_bytes {
             self.total_bytes -= size_bytes(&self.buffers.remove(0));
         }
         self.total_bytes += size;
@@ -101,5 +124,15 @@ mod tests {
         assert_eq!((second.as_ptr(), second.len()), (at, 90_000));
         buffers.give_floats(second);
         assert_eq!(buffers.floats(100_000).len(), 100_000);
+    }
+
+    #[test]
+    fn no_more_waits_than_may() {
+        let buffers = Buffers::new(1_000_000);
+        for _ in 0..4 {
+            buffers.give_floats(vec![0.0; 100_000]);
+        }
+        buffers.give_floats(vec![0.0; 300_000]);
+        assert_eq!(lock(&buffers.floats).total_bytes, 800_000);
     }
 }

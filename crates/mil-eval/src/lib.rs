@@ -32,6 +32,7 @@ mod element;
 mod error;
 mod kernels;
 mod layout;
+mod least;
 mod math;
 mod observer;
 mod operands;
@@ -43,6 +44,7 @@ mod tensor;
 mod value;
 mod weights;
 
+pub use buffers::MAX_WAITING_BYTES;
 pub use chain::{Link, chain};
 pub use error::Error;
 pub use observer::{Elements, NonFinite, Observer, Output, Statistics, Step, Tally};

@@ -12,10 +12,11 @@ use mil::{
     WeightStore,
 };
 
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, MAX_WAITING_BYTES};
 use crate::constexpr::{self, Part, Parts};
 use crate::error::Error;
 use crate::kernels::{Kernels, Portable};
+use crate::least::least_bytes;
 use crate::observer::{Elements, Observer, Output, Step as Observed, count_non_finite};
 use crate::operands::{Machine, Operands};
 use crate::ops;
@@ -43,6 +44,9 @@ pub struct RunOptions<'o> {
     pub observer: Option<&'o dyn Observer>,
     /// Asked before every operation; once it says so, the run stops with [`Error::Cancelled`].
     pub cancelled: Option<&'o dyn Fn() -> bool>,
+    /// How much freed memory is kept for the next operations at most, of floats and of bytes each: less is slower, and holds
+    /// less.
+    pub max_waiting_bytes: usize,
 }
 
 impl Default for RunOptions<'_> {
@@ -52,6 +56,7 @@ impl Default for RunOptions<'_> {
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             observer: None,
             cancelled: None,
+            max_waiting_bytes: MAX_WAITING_BYTES,
         }
     }
 }
@@ -149,6 +154,11 @@ impl<'a> Prepared<'a> {
         self.plan.steps.len()
     }
 
+    /// What a run surely holds at once of values and weights; it takes more, how much depends on the operations.
+    pub fn least_bytes(&self) -> u64 {
+        least_bytes(self.f, &self.definitions, &self.plan, self.weights)
+    }
+
     /// Checks a tensor that will be given for an input; for a name that is no input's there is nothing to check.
     ///
     /// # Errors
@@ -203,7 +213,7 @@ impl<'a> Prepared<'a> {
                 threads,
                 source: source.into(),
             })?;
-        let buffers = Buffers::default();
+        let buffers = Buffers::new(options.max_waiting_bytes);
         let mut run = Run {
             prepared: self,
             rounding: options.rounding,

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use conversion::need::Asked;
 use conversion::progress::Cancel;
 use conversion::proof::{Chain, NumericOptions};
-use conversion::{Job, JobOptions, Limit, MemoryBudget, Model, Profile, Report, report, set};
+use conversion::{Job, JobOptions, Limit, Model, Profile, Report, report, set};
 use diffusion::Overflow;
 use diffusion::unet::Attention;
 use mil::Opset;
@@ -20,6 +20,7 @@ use crate::commands::verify;
 use crate::failure::{Exit, Failure, shown, shown_path};
 use crate::folder::Met;
 use crate::model::{self, ModelArgs};
+use crate::progress::DuringArgs;
 use crate::size::{Extent, PIXELS, parse_bytes, parse_image, parse_latent, parse_percent};
 use crate::{dry_run, output, plan_table, progress, signals};
 
@@ -117,9 +118,8 @@ pub struct Opts {
     /// Threads that read, convert and write, 1 to 32; default: as many as the machine has cores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     threads: Option<u16>,
-    /// Most memory to keep resident, such as 256MiB: fewer threads work where it leaves room for fewer
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    memory_limit: Option<u64>,
+    #[command(flatten)]
+    during: DuringArgs,
     /// Replace the set that the folder holds
     #[arg(long)]
     force: bool,
@@ -257,9 +257,8 @@ impl Opts {
             blake3: !self.no_hash,
             sha256: self.sha256,
             force: self.force,
-            memory: MemoryBudget {
-                limit_bytes: self.memory_limit,
-            },
+            memory: self.during.memory(),
+            keep_pages: self.verify,
         }
     }
 
@@ -304,6 +303,7 @@ pub fn need(opts: &Opts, compile: bool) -> Result<Planned, Failure> {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
+    opts.during.begin("convert", opts.quiet)?;
     let fail = |e| Failure::of(e, &opts.checkpoint);
     let model = opts.model.open(&opts.checkpoint)?;
     notes(opts, &model);
@@ -364,6 +364,7 @@ fn verify_written(
     let how = verify::How {
         numbers: NumericOptions {
             threads: opts.threads.map(usize::from),
+            memory: opts.during.memory(),
             ..NumericOptions::default()
         },
         quiet: opts.quiet,
@@ -386,12 +387,12 @@ fn notes(opts: &Opts, model: &Model) {
     }
     model::show_notes(model);
     if opts.verbose > 0 {
-        output::line_err(&format!(
+        progress::line(&format!(
             "{} tensors are no part of the UNet and left alone",
             model.names.others.len()
         ));
         for name in &model.names.others {
-            output::line_err(&format!("  {}", shown(name)));
+            progress::line(&format!("  {}", shown(name)));
         }
     }
 }

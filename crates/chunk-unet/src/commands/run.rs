@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use conversion::evaluation::{self, Evaluator, OutputFile, Stages, TensorFile, Tensors};
-use conversion::progress::Cancel;
-use indicatif::ProgressBar;
+use conversion::monitor::Begun;
+use conversion::progress::{Cancel, Reporter};
 use mil_eval::{NonFinite, Observer, Rounding, RunOptions, Statistics, Step, Tensor, TensorData};
 use preflight::Memory;
 use serde::Serialize;
 
 use crate::failure::{Failure, shown, shown_path};
 use crate::format::{self, Table, thousands};
-use crate::progress::{self, note_line};
+use crate::progress::{self, DuringArgs, note_line};
 use crate::{folder, output, signals};
 
 pub const EXAMPLES: &str = "\
@@ -37,7 +37,7 @@ Exit status:
   0    done
   1    failed
   2    wrong usage
-  3    not enough disk space
+  3    not enough disk space or memory
   4    bad input: a package, operations that cannot be computed, inputs that are missing or do not fit
   130  interrupted";
 
@@ -67,6 +67,8 @@ pub struct Opts {
     /// Say where the time goes by type of operation, and how much memory it took
     #[arg(long)]
     stats: bool,
+    #[command(flatten)]
+    during: DuringArgs,
     /// Print one JSON object on stdout (docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -145,6 +147,7 @@ struct OperationRow {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
+    opts.during.begin("run", opts.quiet)?;
     let failed = |e: conversion::Error| Failure::from(e).or_file(&opts.packages[0]);
     let start = Instant::now();
     folder::settle_all(opts.packages.iter().map(PathBuf::as_path))?;
@@ -159,7 +162,11 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
     let cancel = signals::cancel_on_interrupt();
     let file = opts.output.as_deref().map(OutputFile::create);
     let file = file.transpose().map_err(of_tensors)?;
-    let done = compute(opts, &evaluator, &inputs, &cancel)?;
+    let reporter = progress::operations(opts.quiet);
+    let done = Begun::now().monitor(reporter.as_ref(), false, |monitor| {
+        compute(opts, &evaluator, &inputs, monitor, &cancel)
+    })?;
+    drop(reporter);
     if let Some(file) = file {
         file.write(&done.outputs).map_err(of_tensors)?;
     }
@@ -241,16 +248,16 @@ struct Done {
     elapsed: Duration,
 }
 
-/// Counts operations, and moves the bar.
+/// Counts operations, and tells how far it is.
 struct Watch<'a> {
     statistics: &'a Statistics,
-    bar: &'a ProgressBar,
+    reporter: &'a dyn Reporter,
 }
 
 impl Observer for Watch<'_> {
     fn computed(&self, step: &Step<'_>) {
         self.statistics.computed(step);
-        self.bar.inc(1);
+        self.reporter.on_progress(1);
     }
 }
 
@@ -258,31 +265,41 @@ fn compute(
     opts: &Opts,
     evaluator: &Evaluator<'_>,
     inputs: &Tensors,
+    reporter: &dyn Reporter,
     cancel: &Cancel,
 ) -> Result<Done, Failure> {
-    let bar = progress::operations(opts.quiet, evaluator.num_operations() as u64);
+    let guard = opts.during.memory().guard(evaluator.least_bytes());
+    let guard = guard.map_err(conversion::Error::from)?;
+    reporter.on_start(evaluator.num_operations() as u64);
+    let count = evaluator.num_stages();
+    reporter.on_stage(&format!("computing stage 1/{count}"));
     let statistics = Statistics::default();
     let watch = Watch {
         statistics: &statistics,
-        bar: &bar,
+        reporter,
     };
-    let cancelled = || cancel.is_cancelled();
+    let cancelled = || cancel.is_cancelled() || guard.is_over();
     let options = RunOptions {
         rounding: opts.rounding.into(),
         threads: threads(opts),
         observer: Some(&watch),
         cancelled: Some(&cancelled),
+        max_waiting_bytes: guard.max_waiting_bytes(1),
     };
     let stage_of_non_finite = Cell::new(None);
     let start = Instant::now();
     let outputs = evaluator.run(inputs, &options, &mut |stage, _| {
+        if stage + 1 < count {
+            reporter.on_stage(&format!("computing stage {}/{count}", stage + 2));
+        }
         if stage_of_non_finite.get().is_none() && statistics.first_non_finite().is_some() {
             stage_of_non_finite.set(Some(stage));
         }
     });
     let elapsed = start.elapsed();
-    bar.finish_and_clear();
+    guard.check().map_err(conversion::Error::from)?;
     let outputs = outputs.map_err(of_tensors)?;
+    reporter.on_done();
     let non_finite = stage_of_non_finite.get().zip(statistics.first_non_finite());
     Ok(Done {
         outputs,

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use conversion::evaluation::Stages;
+use conversion::monitor::Begun;
 use conversion::need::Asked;
 use conversion::progress::Cancel;
 use conversion::proof::{self, Chain, Kind, Made, NumericOptions, NumericReport};
 use conversion::split::{Source, Split, SplitOptions, SplitReport};
-use conversion::{Limit, MemoryBudget, Profile, report, set};
+use conversion::{Limit, Profile, report, set};
 use partition::{Boundary, Count};
 use serde::Serialize;
 
@@ -18,6 +19,7 @@ use crate::commands::verify::{self, Proof};
 use crate::failure::{Failure, shown, shown_path};
 use crate::folder::Met;
 use crate::format::{self, thousands};
+use crate::progress::DuringArgs;
 use crate::size::{parse_bytes, parse_percent};
 use crate::{dry_run, output, plan_table, progress, signals};
 
@@ -86,9 +88,8 @@ pub struct Opts {
     /// Threads that read and write, 1 to 32; default: as many as the machine has cores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     threads: Option<u16>,
-    /// Most memory to keep resident, such as 256MiB: fewer threads work where it leaves room for fewer
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    memory_limit: Option<u64>,
+    #[command(flatten)]
+    during: DuringArgs,
     /// Replace the set that the folder holds
     #[arg(long)]
     force: bool,
@@ -144,9 +145,8 @@ impl Opts {
         set::Options {
             threads: self.threads.map(usize::from),
             force: self.force,
-            memory: MemoryBudget {
-                limit_bytes: self.memory_limit,
-            },
+            memory: self.during.memory(),
+            keep_pages: self.verify || self.remove_original,
             ..set::Options::default()
         }
     }
@@ -191,6 +191,7 @@ pub fn need(opts: &Opts, compile: bool) -> Result<Planned, Failure> {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
+    opts.during.begin("split", opts.quiet)?;
     let fail = |e| Failure::of(e, &opts.package);
     let source = Source::open(&opts.package).map_err(fail)?;
     let split = Split::plan(&source, opts.options()).map_err(fail)?;
@@ -273,9 +274,12 @@ fn verify_written(
     let chain = Chain::in_dir(dir, Some(split.component()))?;
     let threads = opts.threads.map(usize::from);
     let reporter = progress::reporter(opts.quiet);
-    let options = proof::Options { threads };
+    let memory = opts.during.memory();
+    let options = proof::Options { threads, memory };
     let made = split.made();
-    let structure = proof::of_split(&chain, source, made, &options, reporter.as_ref(), cancel)?;
+    let structure = Begun::now().monitor(reporter.as_ref(), false, |monitor| {
+        proof::of_split(&chain, source, made, &options, monitor, cancel)
+    })?;
     drop(reporter);
     let numeric = if structure.holds() && made != Made::Copied {
         compute(opts, source, &chain, made, cancel)?
@@ -319,13 +323,16 @@ fn compute(
             _ => IDENTICAL_PSNR,
         },
         threads: opts.threads.map(usize::from),
+        memory: opts.during.memory(),
         ..NumericOptions::default()
     };
     let reporter = progress::reporter(opts.quiet);
     let name = shown(&source.stem());
     let run = || {
         let stages = Stages::new([source.package()], None)?;
-        proof::against_packages(chain, &name, &stages, &numbers, reporter.as_ref(), cancel)
+        Begun::now().monitor(reporter.as_ref(), false, |monitor| {
+            proof::against_packages(chain, &name, &stages, &numbers, monitor, cancel)
+        })
     };
     match run() {
         Ok(numeric) if numeric.findings.iter().any(|f| f.kind == Kind::NotFinite) => {

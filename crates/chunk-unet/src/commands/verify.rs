@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use conversion::evaluation::{self, Stages, TensorFile};
+use conversion::monitor::{Begun, Monitor};
 use conversion::progress::Cancel;
 use conversion::proof::{
     self, Chain, ComparedTensor, DEFAULT_MIN_PSNR, Finding, Inputs, Kind, NumericOptions,
@@ -17,7 +18,7 @@ use crate::commands::run::RoundingArg;
 use crate::failure::{Exit, Failure, shown, shown_path};
 use crate::format::{self, thousands};
 use crate::model::{ModelArgs, show_notes};
-use crate::progress::note_line;
+use crate::progress::{DuringArgs, note_line};
 use crate::size::parse_latent;
 use crate::{folder, output, progress, signals};
 
@@ -49,6 +50,7 @@ Exit status:
   0    it holds
   1    failed
   2    wrong usage
+  3    not enough memory
   4    bad input: something cannot be read as a package or checkpoint
   5    it does not hold
   130  interrupted";
@@ -71,6 +73,8 @@ pub struct Opts {
     /// Threads that read, compare and compute, 1 to 32; default: as many as the machine has cores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     threads: Option<u16>,
+    #[command(flatten)]
+    during: DuringArgs,
     /// Print one JSON object on stdout (docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -150,6 +154,7 @@ pub struct Proof {
 }
 
 pub fn run(opts: &Opts) -> Result<(), Failure> {
+    opts.during.begin("verify", opts.quiet)?;
     let against = opts.against.as_deref();
     let given = opts.packages.iter().map(PathBuf::as_path);
     folder::settle_all(given.chain(against.filter(|path| path.is_dir())))?;
@@ -182,6 +187,7 @@ pub fn run(opts: &Opts) -> Result<(), Failure> {
             per_operation: opts.numbers.per_op,
             rounding: opts.numbers.rounding.unwrap_or(RoundingArg::Fp16).into(),
             threads: opts.threads.map(usize::from),
+            memory: opts.during.memory(),
         },
         quiet: opts.quiet,
     };
@@ -241,12 +247,16 @@ pub fn prove(
     let reporter = progress::reporter(how.quiet);
     let options = proof::Options {
         threads: how.numbers.threads,
+        memory: how.numbers.memory,
     };
     let model = match reference {
         Reference::Model(model) => Some(model),
         _ => None,
     };
-    let structure = proof::structure(chain, model, &options, reporter.as_ref(), cancel)?;
+    let begun = Begun::now();
+    let structure = begun.monitor(reporter.as_ref(), false, |monitor| {
+        proof::structure(chain, model, &options, monitor, cancel)
+    })?;
     drop(reporter);
     let against = match reference {
         Reference::Nothing => {
@@ -270,18 +280,19 @@ pub fn prove(
     }
     let numeric = if structure.can_run() {
         let reporter = progress::reporter(how.quiet);
-        let (numbers, reporter) = (&how.numbers, reporter.as_ref());
-        Some(match reference {
+        let numbers = &how.numbers;
+        let compute = |monitor: &Monitor<'_>| match reference {
             Reference::Packages(opened) => {
                 let stages = Stages::new(&opened.packages, None)?;
                 let name = &opened.name;
-                proof::against_packages(chain, name, &stages, numbers, reporter, cancel)?
+                proof::against_packages(chain, name, &stages, numbers, monitor, cancel)
             }
             Reference::Model(model) => {
-                proof::against_model(chain, &structure, model, numbers, reporter, cancel)?
+                proof::against_model(chain, &structure, model, numbers, monitor, cancel)
             }
             Reference::Nothing => unreachable!("returned above"),
-        })
+        };
+        Some(begun.monitor(reporter.as_ref(), false, compute)?)
     } else {
         note("nothing was computed: these are no packages that run as a chain and as this model");
         None
@@ -457,11 +468,11 @@ fn at_least(worst: &ComparedTensor) -> String {
 fn refuted(findings: &[Finding], count: u64, quiet: bool) -> Failure {
     if !quiet && count > 1 {
         for finding in findings {
-            output::line_err(&finding.to_string());
+            progress::line(&finding.to_string());
         }
         let unnamed = count - findings.len() as u64;
         if unnamed > 0 {
-            output::line_err(&format!("and {} more", thousands(unnamed)));
+            progress::line(&format!("and {} more", thousands(unnamed)));
         }
     }
     let failure = |what: &str| {

@@ -57,6 +57,17 @@ impl<'p> Evaluator<'p> {
         &self.outputs
     }
 
+    /// How many programs run one after the other.
+    pub fn num_stages(&self) -> usize {
+        self.names.len()
+    }
+
+    /// What a run surely holds at once of values and weights.
+    pub fn least_bytes(&self) -> u64 {
+        let stages = self.links.iter().flat_map(|l| &l.stages);
+        stages.map(Prepared::least_bytes).max().unwrap_or(0)
+    }
+
     /// How many operations a run computes, constants and weights left out.
     pub fn num_operations(&self) -> usize {
         let stages = self.links.iter().flat_map(|l| &l.stages);

@@ -13,12 +13,15 @@ use std::thread;
 use mil::{WeightId, WeightStore};
 
 use super::report::Differing;
+use super::structure::Options;
 use crate::error::Error;
 use crate::progress::{Cancel, Reporter};
 use crate::set::{self, SEGMENT_BYTES, digest};
 
 /// More threads than this only cost memory.
 const MAX_THREADS: usize = 256;
+/// What a worker holds at most: a segment, what it should be, and what its conversion reads.
+const WORKER_BYTES: u64 = set::WORKER_BYTES + SEGMENT_BYTES;
 
 /// A file to read.
 pub(super) struct ScanFile {
@@ -57,7 +60,7 @@ pub(super) struct Scanned {
 pub(super) fn scan(
     files: &[ScanFile],
     store: Option<&dyn WeightStore>,
-    threads: Option<usize>,
+    options: &Options,
     reporter: &dyn Reporter,
     cancel: &Cancel,
 ) -> Result<Scanned, Error> {
@@ -71,7 +74,12 @@ pub(super) fn scan(
         .iter()
         .map(|f| f.len_bytes)
         .fold(0, u64::saturating_add);
+    let available = || thread::available_parallelism().map_or(1, usize::from);
+    let wanted = options.threads.unwrap_or_else(available);
+    let wanted = wanted.clamp(1, MAX_THREADS);
+    let threads = options.memory.workers(wanted, WORKER_BYTES)?;
     reporter.on_start(read_bytes);
+    reporter.on_stage("comparing files");
     let row = Row {
         files,
         store,
@@ -119,9 +127,8 @@ struct Buffers {
 }
 
 impl Row<'_> {
-    fn run(&self, threads: Option<usize>) -> Result<Vec<Hashed>, Error> {
-        let available = || thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.unwrap_or_else(available).clamp(1, MAX_THREADS) as u64;
+    fn run(&self, threads: usize) -> Result<Vec<Hashed>, Error> {
+        let threads = threads as u64;
         let work = || {
             self.work()
                 .inspect_err(|_| self.stop.store(true, Ordering::Relaxed))

@@ -54,6 +54,7 @@ pub fn of_split(
     };
     proof.report.against = Some(shown(&source.stem()));
     proof.report.checked.packages = chain.packages().count();
+    reporter.on_stage("checking packages");
     for (at, name) in &chain.absent {
         let finding = Finding::new(Kind::MissingFile, "the record lists this package");
         proof
@@ -274,7 +275,7 @@ impl<'c> Proof<'c> {
         } else {
             &source
         };
-        let scanned = scan::scan(&files, Some(store), options.threads, reporter, cancel)?;
+        let scanned = scan::scan(&files, Some(store), options, reporter, cancel)?;
         self.scanned(&files, &places, store, &scanned);
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::scan::{self, ScanFile, ScanWeight, Scanned};
 use super::stored::StageWeights;
 use super::{declared, files};
 use crate::error::Error;
+use crate::memory_budget::MemoryBudget;
 use crate::model::Model;
 use crate::progress::{Cancel, Reporter};
 
@@ -26,6 +27,8 @@ use crate::progress::{Cancel, Reporter};
 pub struct Options {
     /// How many threads read and compare; `None` for as many as the machine runs at once.
     pub threads: Option<usize>,
+    /// What this process may keep resident; so many threads work as fit.
+    pub memory: MemoryBudget,
 }
 
 /// What the structural proof came to.
@@ -72,6 +75,7 @@ pub fn structure(
     };
     proof.report.against = model.map(|m| shown(m.checkpoint.name()));
     proof.report.checked.packages = chain.packages().count();
+    reporter.on_stage("checking packages");
     proof.packages()?;
     let joined = proof.join();
     let tie = match (model, &joined) {
@@ -297,7 +301,7 @@ impl<'c> Proof<'c> {
             }
         }
         let store: Option<&dyn WeightStore> = tie.map(|t| &t.rebuilt.weights as _);
-        let scanned = scan::scan(&files, store, options.threads, reporter, cancel)?;
+        let scanned = scan::scan(&files, store, options, reporter, cancel)?;
         self.scanned(&files, &places, store, &scanned);
         if let Some(tie) = tie {
             self.check_clamped(tie);

@@ -21,6 +21,7 @@ use super::disk::{self, DIRECT_ALIGNMENT, Disk, Output, Room};
 use super::error::Shown;
 use super::file::{File, Layout, Written};
 use super::{Error, Job};
+use crate::monitor::pages;
 
 /// Where one file stands in the row of segments.
 struct Slot<'f> {
@@ -29,6 +30,8 @@ struct Slot<'f> {
     len_bytes: u64,
     first_segment: u64,
     segments_left: AtomicU64,
+    /// Which package it is part of, from 1.
+    package: usize,
 }
 
 /// Makes all files under `new_dir` on so many threads and says what was written, in the order given.
@@ -42,7 +45,7 @@ pub(super) fn fill(
     for folder in &layout.folders {
         job.disk.create_dir(&new_dir.join(folder))?;
     }
-    let (slots, num_segments) = lay_out(job, files, new_dir);
+    let (slots, num_segments) = lay_out(job, &layout.packages, files, new_dir);
     let mut rooms = Vec::new();
     for slot in &slots {
         job.cancel.check()?;
@@ -53,7 +56,9 @@ pub(super) fn fill(
         threads,
         slots: &slots,
         num_segments,
+        num_packages: layout.packages.len(),
         next: AtomicU64::new(0),
+        begun: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
         unreserved: Unreserved::of(job, new_dir, &rooms, &slots),
     };
@@ -63,10 +68,16 @@ pub(super) fn fill(
         job.disk.sync_dir(&new_dir.join(folder))?;
     }
     let mut sha256 = if job.options.sha256 {
+        job.reporter.on_stage("hashing");
         sha256_all(job, threads, &slots)?
     } else {
         vec![None; slots.len()]
     };
+    if job.options.sha256 && !job.options.keep_pages {
+        for file in slots.iter().filter_map(|slot| disk::open(&slot.path).ok()) {
+            pages::give_back(&file);
+        }
+    }
     let written = slots
         .iter()
         .zip(hashes)
@@ -80,7 +91,17 @@ pub(super) fn fill(
     Ok(written.collect())
 }
 
-fn lay_out<'f>(job: &Job<'_>, files: &'f [File<'f>], new_dir: &Path) -> (Vec<Slot<'f>>, u64) {
+fn lay_out<'f>(
+    job: &Job<'_>,
+    packages: &[String],
+    files: &'f [File<'f>],
+    new_dir: &Path,
+) -> (Vec<Slot<'f>>, u64) {
+    let package = |path: &str| {
+        let name = path.split_once('/').map_or(path, |(name, _)| name);
+        let position = packages.iter().position(|package| package == name);
+        position.map_or(0, |position| position + 1)
+    };
     let mut num_segments = 0;
     let slots = files.iter().map(|file| {
         let len_bytes = file.content.len_bytes();
@@ -93,6 +114,7 @@ fn lay_out<'f>(job: &Job<'_>, files: &'f [File<'f>], new_dir: &Path) -> (Vec<Slo
             len_bytes,
             first_segment,
             segments_left: AtomicU64::new(segments),
+            package: package(&file.path),
         }
     });
     (slots.collect(), num_segments)
@@ -107,7 +129,10 @@ struct Row<'r> {
     threads: usize,
     slots: &'r [Slot<'r>],
     num_segments: u64,
+    num_packages: usize,
     next: AtomicU64,
+    /// The last package of which a segment was taken.
+    begun: AtomicUsize,
     stop: AtomicBool,
     unreserved: Option<Unreserved<'r>>,
 }
@@ -160,7 +185,8 @@ impl Row<'_> {
             let _ = full.send(slot.path.as_path());
         }
         let (filled, synced) = thread::scope(|scope| {
-            let syncer = scope.spawn(|| sync_each(job.disk, to_sync, &self.stop));
+            let gives_back = !job.options.keep_pages && !job.options.sha256;
+            let syncer = scope.spawn(move || sync_each(job.disk, to_sync, &self.stop, gives_back));
             let most = usize::try_from(self.num_segments).unwrap_or(usize::MAX);
             let filled = in_parallel(self.threads.min(most), &self.stop, || {
                 self.write_segments(full.clone())
@@ -188,13 +214,21 @@ impl Row<'_> {
     }
 }
 
-fn sync_each(disk: Disk<'_>, full: Receiver<&Path>, stop: &AtomicBool) -> Result<(), Error> {
+fn sync_each(
+    disk: Disk<'_>,
+    full: Receiver<&Path>,
+    stop: &AtomicBool,
+    gives_back: bool,
+) -> Result<(), Error> {
     for path in full {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         disk.sync_file(path)
             .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+        if gives_back {
+            disk::open(path).iter().for_each(pages::give_back);
+        }
     }
     Ok(())
 }
@@ -212,6 +246,7 @@ impl<'r> Row<'r> {
                 break;
             }
             let slot = self.slot_of(segment);
+            self.begin(slot.package);
             let file = match open.take() {
                 Some((first, file)) if first == slot.first_segment => file,
                 _ => Output::open(&slot.path)
@@ -226,6 +261,16 @@ impl<'r> Row<'r> {
             }
         }
         Ok(hashed)
+    }
+
+    /// Tells of a package's first segment.
+    fn begin(&self, package: usize) {
+        if self.begun.load(Ordering::Relaxed) < package
+            && self.begun.fetch_max(package, Ordering::Relaxed) < package
+        {
+            let stage = format!("writing chunk {package}/{}", self.num_packages);
+            self.job.reporter.on_stage(&stage);
+        }
     }
 
     fn longest_segment(&self) -> usize {

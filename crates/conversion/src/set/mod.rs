@@ -15,9 +15,11 @@ mod disk;
 mod error;
 mod file;
 mod fill;
+mod follow;
 mod journal;
 mod lock;
 pub(crate) mod place;
+pub(crate) mod progress;
 pub(crate) mod record;
 mod recover;
 mod room;
@@ -33,7 +35,7 @@ use preflight::{Machine, Memory, Space};
 use serde_json::{Map, Value};
 
 use crate::memory_budget::{self, MemoryBudget};
-use crate::progress::{Cancel, Reporter};
+use crate::progress::{Cancel, Reporter, Stopped};
 use disk::{Disk, exists};
 use journal::{End, Journal};
 use lock::Attempt;
@@ -42,6 +44,8 @@ use work::{Made, Work};
 
 pub use error::{Error, ExitClass};
 pub use file::{Content, ContentError, File, Written};
+pub use follow::{Follower, Sight};
+pub use progress::{JobState, PROGRESS_NAME, Progress};
 pub use record::{RECORD_NAME, SCHEMA_VERSION};
 pub use recover::{Outcome, Recovered, recover};
 pub use room::{Room, room};
@@ -72,6 +76,8 @@ pub struct Options {
     pub force: bool,
     /// What this process may keep resident; so many threads work as fit.
     pub memory: MemoryBudget,
+    /// Whether pages of what is read and written stay in memory, as for a proof that reads all of it again.
+    pub keep_pages: bool,
 }
 
 impl Options {
@@ -90,6 +96,7 @@ impl Default for Options {
             sha256: false,
             force: false,
             memory: MemoryBudget::default(),
+            keep_pages: false,
         }
     }
 }
@@ -220,20 +227,35 @@ impl Job<'_> {
         let made = Made::create(self.disk, self.dir)?;
         // Dropped before `made`, as it stands in what that removes.
         let work = Work::create(self.disk, self.dir, self.cancel)?;
-        let _held = self.reserve_record(&work, &old_record)?;
-        self.reporter.on_start(self.total_bytes(files));
-        let written = fill::fill(self, threads, &layout, files, &work.new_dir())?;
-        let entry = record(&written).map_err(Error::Source)?;
-        self.commit(&work, &made, &met, &layout.packages, entry)?;
+        self.reporter.on_working_folder(&work.path);
+        let make = || {
+            let _held = self.reserve_record(&work, &old_record)?;
+            self.reporter.on_start(self.total_bytes(files));
+            self.reporter.on_stage("reserving");
+            let written = fill::fill(self, threads, &layout, files, &work.new_dir())?;
+            let entry = record(&written).map_err(Error::Source)?;
+            self.commit(&work, &made, &met, &layout.packages, entry)?;
+            Ok(written)
+        };
+        let written = make().inspect_err(|error| self.tell_of(error))?;
         made.keep();
+        self.reporter.on_done();
         if work.remove().is_err() {
             let folder = error::Shown(&work.path);
             self.reporter.on_note(&format!(
                 "could not remove `{folder}`; the next conversion into the folder tries again"
             ));
         }
-        self.reporter.on_done();
         Ok(written)
+    }
+
+    fn tell_of(&self, error: &Error) {
+        match error {
+            Error::Cancelled(_) => self.reporter.on_stopped(Stopped::Cancelled),
+            error => self
+                .reporter
+                .on_stopped(Stopped::Failed(&error.to_string())),
+        }
     }
 
     /// Takes the room that the commit will need, so that a disk that is full by then does not stop it.

@@ -121,6 +121,7 @@ impl Placement<'_> {
             sha256: false,
             force: self.force,
             memory: MemoryBudget::default(),
+            keep_pages: false,
         };
         let job = Job {
             dir: &dir,

@@ -6,7 +6,7 @@ use preflight::{Filesystem, Need, Obstacle, Space};
 
 use super::file::{File, Layout};
 use super::record::Record;
-use super::{Error, checked_dir};
+use super::{Error, checked_dir, progress};
 
 /// Room for the record with the component's entry in it, beyond what it has now.
 pub(super) const ENTRY_ALLOWANCE_BYTES: u64 = 1 << 20;
@@ -32,14 +32,17 @@ impl Room {
         record: &Record,
     ) -> Result<Self, Error> {
         let filesystem = Filesystem::holding(dir)?;
-        // The record is there three times for a moment: as it was, its copy, and as it will be. The lock is empty.
+        // The record is there three times for a moment: as it was, its copy, and as it will be.
         let old_record = record.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let lens = files.iter().map(|file| file.content.len_bytes());
         let lens = lens.chain([
             old_record,
             old_record + ENTRY_ALLOWANCE_BYTES,
             JOURNAL_ALLOWANCE_BYTES,
-            0,
+            // Progress, its successor, and the lock, which holds the last of it.
+            progress::ALLOWANCE_BYTES,
+            progress::ALLOWANCE_BYTES,
+            progress::ALLOWANCE_BYTES,
         ]);
         let need = filesystem.need(lens, layout.folders.len() as u64 + new_folders(dir));
         Ok(Self { filesystem, need })

@@ -14,7 +14,7 @@ use super::{Error, journal};
 use crate::progress::Cancel;
 
 const PREFIX: &str = ".chunk-unet-";
-const LOCK_NAME: &str = "lock";
+pub(super) const LOCK_NAME: &str = "lock";
 /// Names to try; each attempt takes another time.
 const MAX_ATTEMPTS: u32 = 100;
 

@@ -15,11 +15,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use diffusion::unet;
-use mil::{Function, Program, ValueId, ValueType, Verified};
+use mil::{Function, Program, ValueId, ValueType, Verified, WeightStore};
 use mlpackage::proto::Model;
 use mlpackage::{PackageCopy, PackageLayout, PipelineStages};
 use partition::{Boundary, ChunkPlan, Count, Plan, Wiring};
-use preflight::{Memory, Space};
+use preflight::Space;
 
 pub use report::{PackageSource, SplitOptionsReport, SplitReport};
 pub use source::Source;
@@ -28,10 +28,9 @@ use crate::blocks;
 use crate::error::Error;
 use crate::limit::Limit;
 use crate::metadata::Wires;
+use crate::monitor::{Begun, Observed};
 use crate::need::{Asked, Need};
-use crate::packages::{
-    Layout, Packages, PlacedChunk, file_reports, memory_sample, num_operations, package_names,
-};
+use crate::packages::{Layout, Packages, PlacedChunk, file_reports, num_operations, package_names};
 use crate::progress::{Cancel, Reporter};
 use crate::proof::Made;
 use crate::report as parts;
@@ -64,7 +63,7 @@ pub struct Split<'s> {
     /// The chunks' plan and programs; `None` where the source is copied.
     cut: Option<Cut>,
     plan_seconds: f64,
-    planned_memory: Memory,
+    begun: Begun,
 }
 
 /// A program cut into chunks.
@@ -112,7 +111,7 @@ impl<'s> Split<'s> {
             packages,
             cut,
             plan_seconds: start.elapsed().as_secs_f64(),
-            planned_memory: Memory::sample(),
+            begun: Begun::planned(start, source.files()),
         })
     }
 
@@ -171,26 +170,25 @@ impl<'s> Split<'s> {
     ) -> Result<SplitReport, Error> {
         self.source.check_apart(dir)?;
         let start = Instant::now();
-        let done = |written: &[Written]| {
+        let done = |written: &[Written], observed: Observed| {
             self.source.check_unchanged()?;
-            Ok(self.done(written, start.elapsed().as_secs_f64()))
+            Ok(self.done(written, observed, start.elapsed().as_secs_f64()))
         };
         let store = self.source.weights()?;
-        let packages = &self.packages;
-        packages.write(dir, &store, done, options, reporter, cancel)
+        let from = (&store as &dyn WeightStore, &self.begun);
+        self.packages
+            .write(dir, from, done, options, reporter, cancel)
     }
 
-    fn done(&self, written: &[Written], write_seconds: f64) -> SplitReport {
+    fn done(&self, written: &[Written], observed: Observed, write_seconds: f64) -> SplitReport {
         SplitReport {
             files: file_reports(written),
             timings: Some(parts::Timings {
                 plan_seconds: self.plan_seconds,
                 write_seconds,
             }),
-            memory: vec![
-                memory_sample("planned", &self.planned_memory),
-                memory_sample("written", &Memory::sample()),
-            ],
+            memory: observed.memory,
+            disk: Some(observed.disk),
             ..self.report()
         }
     }
@@ -227,6 +225,7 @@ impl<'s> Split<'s> {
             files: Vec::new(),
             timings: None,
             memory: Vec::new(),
+            disk: None,
         }
     }
 

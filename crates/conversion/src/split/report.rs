@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::report::{Chunk, FileReport, LimitReport, MemorySample, Timings, Tool};
+use crate::report::{Chunk, Disk, FileReport, LimitReport, MemorySample, Timings, Tool};
 
 /// A split, planned or done.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,6 +35,9 @@ pub struct SplitReport {
     /// This process's resident memory on the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory: Vec<MemorySample>,
+    /// The disk that was written to, once done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Disk>,
 }
 
 /// A package.

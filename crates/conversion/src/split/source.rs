@@ -135,6 +135,11 @@ impl Source {
         self.stamps.iter().map(|(_, stamp)| stamp.len_bytes).sum()
     }
 
+    /// Its files that are read.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.stamps.iter().map(|(path, _)| path.as_path())
+    }
+
     /// BLAKE3 of the model file in hexadecimal.
     pub(super) fn model_blake3(&self) -> &str {
         &self.model_blake3

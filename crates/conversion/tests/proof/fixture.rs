@@ -111,7 +111,10 @@ pub fn chain(dir: &Path) -> Chain {
 }
 
 pub fn prove(chain: &Chain, model: Option<&Model>) -> proof::Structure {
-    let options = proof::Options { threads: Some(2) };
+    let options = proof::Options {
+        threads: Some(2),
+        ..proof::Options::default()
+    };
     proof::structure(chain, model, &options, &Silent, &Cancel::new()).unwrap()
 }
 

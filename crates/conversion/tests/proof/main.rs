@@ -193,6 +193,7 @@ fn any_number_of_threads_finds_the_same() {
     let run = |threads| {
         let options = proof::Options {
             threads: Some(threads),
+            ..proof::Options::default()
         };
         let model = Some(&MADE.model);
         let proof = proof::structure(&chain, model, &options, &Silent, &Cancel::new());

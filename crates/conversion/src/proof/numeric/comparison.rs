@@ -74,7 +74,12 @@ impl Comparison<'_> {
         let (crossings, compared) = self.compared(&found, &reference, found_side.chain.outputs());
         let inputs = self.inputs(&found_side.chain, &reference_side.chain)?;
         let total = [&found, &reference].map(watched::total_bytes);
+        // Both hold most at about the same place, but nothing says that it is the same.
+        let chains = [&found_side.chain, &reference_side.chain];
+        let least_bytes = chains.map(Evaluator::least_bytes).into_iter().max();
+        let guard = self.options.memory.guard(least_bytes.unwrap_or(0))?;
         self.reporter.on_start(total[0].saturating_add(total[1]));
+        self.reporter.on_stage("computing");
         let outcome = lockstep::run(
             &found_side,
             &reference_side,
@@ -83,6 +88,7 @@ impl Comparison<'_> {
                 compared: &compared,
                 threads: self.threads(),
                 cancel: self.cancel,
+                guard: &guard,
             },
         )?;
         self.reporter.on_done();

@@ -16,6 +16,7 @@ use mil_eval::{Elements, Observer, Output, Rounding, RunOptions, Step, Tensor, T
 use super::difference::Difference;
 use crate::error::Error;
 use crate::evaluation::{self, Evaluator, Tensors};
+use crate::memory_budget::Guard;
 use crate::progress::Cancel;
 
 /// One of the two sides.
@@ -31,6 +32,7 @@ pub(super) struct Settings<'s> {
     pub compared: &'s [&'s str],
     pub threads: NonZeroUsize,
     pub cancel: &'s Cancel,
+    pub guard: &'s Guard,
 }
 
 /// A value that was compared.
@@ -117,6 +119,7 @@ pub(super) fn run(
         })
     });
     settings.cancel.check()?;
+    settings.guard.check()?;
     Ok(outcome?)
 }
 
@@ -141,11 +144,18 @@ impl Side<'_> {
             stage: Cell::new(0),
             non_finite: RefCell::default(),
         };
+        let is_stopped = || {
+            settings.cancel.is_cancelled()
+                || stop.load(Ordering::Relaxed)
+                || settings.guard.is_over()
+        };
         let options = RunOptions {
             rounding: self.rounding,
             threads: settings.threads,
             observer: Some(&watch),
-            cancelled: Some(&|| settings.cancel.is_cancelled() || stop.load(Ordering::Relaxed)),
+            cancelled: Some(&is_stopped),
+            // Of the two sides.
+            max_waiting_bytes: settings.guard.max_waiting_bytes(2),
         };
         let outputs = self.chain.run(settings.inputs, &options, &mut |stage, _| {
             watch.stage.set(stage + 1);

@@ -28,6 +28,7 @@ use super::report::shown;
 use super::structure::Structure;
 use crate::error::Error;
 use crate::evaluation::{Stages, TensorFile};
+use crate::memory_budget::MemoryBudget;
 use crate::model::Model;
 use crate::progress::{Cancel, Reporter};
 use comparison::{Comparison, Sides};
@@ -66,6 +67,8 @@ pub struct NumericOptions<'o> {
     pub rounding: Rounding,
     /// How many threads compute; `None` for as many as the machine runs at once.
     pub threads: Option<usize>,
+    /// What this process may keep resident: less freed memory is kept for reuse, and what outgrows it is stopped.
+    pub memory: MemoryBudget,
 }
 
 impl Default for NumericOptions<'_> {
@@ -77,6 +80,7 @@ impl Default for NumericOptions<'_> {
             per_operation: false,
             rounding: Rounding::Fp16,
             threads: None,
+            memory: MemoryBudget::default(),
         }
     }
 }
