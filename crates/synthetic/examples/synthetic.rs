@@ -31,6 +31,7 @@ options:
   --shards N           a diffusers folder with N files of weights
   --variant NAME       the variant in the names of a folder's files
   --seed N             1 by default
+  --sparse             zeros that take no room on the disk
   --others             also a few small tensors of other parts
   --metadata KEY=TEXT  an entry of the file's metadata, may be repeated
   --threads N          all of the machine's by default
@@ -66,6 +67,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
             "--variant" => variant = Some(value()?),
             "--seed" => options.seed = number(&value()?)?,
             "--threads" => options.threads = number(&value()?)?,
+            "--sparse" => options.sparse = true,
             "--others" => options.with_other_parts = true,
             "--metadata" => {
                 let entry = value()?;

@@ -48,6 +48,8 @@ pub struct Options {
     pub with_other_parts: bool,
     /// A single file's `__metadata__`, such as `modelspec.author`.
     pub metadata: BTreeMap<String, String>,
+    /// Leaves the values out: zeros that take no room on the disk, for what is not about values.
+    pub sparse: bool,
     /// Threads to fill the files with; 0 for as many as the machine runs at once.
     pub threads: usize,
 }
@@ -63,6 +65,7 @@ impl Default for Options {
             seed: 1,
             with_other_parts: false,
             metadata: BTreeMap::new(),
+            sparse: false,
             threads: 0,
         }
     }
@@ -109,7 +112,7 @@ pub fn write(path: &Path, config: &Value, options: &Options) -> Result<Summary, 
     let num_tensors = unet.len();
     let files = lay_out(path, config, unet, options);
     let mut made = Made::default();
-    make(&files, threads(options), &mut made)?;
+    make(&files, options, &mut made)?;
     made.keep();
     Ok(Summary {
         len_bytes: files.tensors.iter().map(|f| f.len_bytes).sum(),
@@ -198,7 +201,7 @@ impl Drop for Made {
     }
 }
 
-fn make(files: &Files, threads: usize, made: &mut Made) -> Result<(), Error> {
+fn make(files: &Files, options: &Options, made: &mut Made) -> Result<(), Error> {
     for (i, folder) in files.folders.iter().enumerate() {
         // The outermost folder may be there: it is the one that the caller named.
         if i > 0 || !folder.is_dir() {
@@ -218,7 +221,10 @@ fn make(files: &Files, threads: usize, made: &mut Made) -> Result<(), Error> {
             .map_err(|e| Error::writing(&plan.path, e))?;
         open.push((plan, file));
     }
-    fill(&pieces(&open), threads)
+    match options.sparse {
+        true => Ok(()),
+        false => fill(&pieces(&open), threads(options)),
+    }
 }
 
 /// A range of one tensor's elements.
