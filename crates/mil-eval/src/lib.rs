@@ -28,6 +28,8 @@
 mod buffers;
 mod chain;
 mod constexpr;
+mod control;
+mod declared;
 mod element;
 mod error;
 mod kernels;
@@ -40,6 +42,7 @@ mod ops;
 mod plan;
 mod prepared;
 mod rounding;
+mod run;
 mod tensor;
 mod value;
 mod weights;

@@ -26,7 +26,10 @@ pub(super) const WRITE_STATE: OpSpec = OpSpec {
         let data = c.argument("data").ok_or("`data` is missing")?.ty;
         match (data.as_tensor(), held(c)?.as_tensor()) {
             (Some(data), Some(held)) if data.agrees(held) => Ok(Vec::new()),
-            _ => Err(format!("`data` is `{data}`, the state holds `{}`", held(c)?)),
+            _ => Err(format!(
+                "`data` is `{data}`, the state holds `{}`",
+                held(c)?
+            )),
         }
     },
 };

@@ -36,7 +36,12 @@ impl Checker<'_> {
         self.list(op, "the condition gives", &condition.outputs, &truth);
         let again = self.types(&body.inputs);
         self.list(op, "the body gives", &body.outputs, &again);
-        self.list(op, "the loop makes", &op.outputs, &self.types(&body.outputs));
+        self.list(
+            op,
+            "the loop makes",
+            &op.outputs,
+            &self.types(&body.outputs),
+        );
     }
 
     fn types(&self, values: &[ValueId]) -> Vec<ValueType> {
