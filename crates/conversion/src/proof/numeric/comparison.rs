@@ -205,7 +205,12 @@ impl Comparison<'_> {
                     |n: unet::Options| [n.height, n.width].map(|n| n.saturating_mul(PIXELS));
                 inputs::random(&types, seed, self.native.map_or(IMAGE, image))?
             }
-            Inputs::File { file, .. } => file.read(types.keys().copied())?,
+            // States begin with zeros, as new ones do, unless the file has them.
+            Inputs::File { file, .. } => {
+                let states = reference.states().iter().chain(found.states());
+                let states = states.map(|f| f.name);
+                file.read(types.keys().copied().chain(states))?
+            }
         };
         Ok(match self.options.rounding {
             Rounding::Fp16 => inputs::rounded(tensors, &types),
