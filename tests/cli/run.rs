@@ -250,7 +250,8 @@ fn a_function_is_chosen_by_its_name() {
 fn unknown_operations_are_all_named_before_anything_runs() {
     let folder = Folder::new();
     let sorting = "func main<ios16>(fp32 x) { fp32 y = topk(x = x); } -> (y);";
-    let branching = "func main<ios16>(fp32 y, bool p) {
+    let branching = "func main<ios16>(fp32 y) {
+        bool p = greater(x = y, y = fp32(0x0p+0));
         fp32 z = cond(pred = p) () { fp32 a = lstm(x = y); } -> (a) () { fp32 b = gru(x = y); } -> (b);
     } -> (z);";
     let packages = [("A.mlpackage", sorting), ("B.mlpackage", branching)];

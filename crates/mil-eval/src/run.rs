@@ -130,7 +130,15 @@ impl<'r> Run<'r> {
             return Err(self.prepared.failed(op, message));
         }
         for (&v, value) in op.outputs.iter().zip(outputs) {
-            self.set(op, v, value)?;
+            let value = self.checked(op, v, value)?;
+            // What nested blocks give is rounded already; to do it again would copy what is shared.
+            let is_new = step.blocks.is_empty();
+            let value = if is_new {
+                self.rounded(v, value)
+            } else {
+                value
+            };
+            self.values[v.index()] = Some(value);
         }
         let non_finite = is_observed.then(|| self.count_non_finite(op));
         Ok(Done {
@@ -140,12 +148,10 @@ impl<'r> Run<'r> {
         })
     }
 
-    /// Gives a value to one of `op`'s outputs or of its blocks' inputs.
-    fn set(&mut self, op: &Operation, v: ValueId, value: Value) -> Result<(), Error> {
+    /// What is to be one of `op`'s outputs or of its blocks' inputs.
+    fn checked(&self, op: &Operation, v: ValueId, value: Value) -> Result<Value, Error> {
         let p = self.prepared;
-        let value = check_declared(p.tensor_type(v), value).map_err(|m| p.failed(op, m))?;
-        self.values[v.index()] = Some(self.rounded(v, value));
-        Ok(())
+        check_declared(p.tensor_type(v), value).map_err(|m| p.failed(op, m))
     }
 
     fn write_state(
@@ -158,9 +164,9 @@ impl<'r> Run<'r> {
         let state = p.f.op(step.op).inputs.get("input");
         let state = state.and_then(|list| list.first()?.as_value());
         let state = state.ok_or_else(|| missing("input"))?;
+        let data = check_declared(p.tensor_type(state), data)?;
         // After its last use nobody would free what it holds.
         if !step.last_uses.contains(&state) {
-            let data = check_declared(p.tensor_type(state), data)?;
             self.values[state.index()] = Some(self.rounded(state, data));
         }
         Ok(Vec::new())
@@ -179,7 +185,7 @@ impl<'r> Run<'r> {
             return Err(self.prepared.failed(op, message));
         }
         for (&v, value) in block.inputs.iter().zip(inputs) {
-            self.set(op, v, value)?;
+            self.values[v.index()] = Some(self.checked(op, v, value)?);
         }
         self.free(&block.unused);
         Ok(())
