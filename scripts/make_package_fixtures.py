@@ -272,6 +272,114 @@ def write_loop(folder):
     write(folder / "loop-ios16-fp32", package("ios16", inputs, body), tensors)
 
 
+def write_generation(folder):
+    """`while_loop` over a sequence that grows, as a decoder's does, with a `cond` inside and compressed weights in both."""
+    rng = np.random.default_rng([SEED, zlib.crc32(b"generation")])
+    palette = rng.integers(-8, 8, 16).astype(np.float16) / 8
+    indices = rng.integers(0, 16, (4, 4)).astype(np.uint8)
+
+    def weight(order):
+        packed = np.packbits(((order[:, None] >> np.arange(4)) & 1).astype(np.uint8), bitorder="little")
+        return mb.constexpr_lut_to_dense(indices=packed, lut=palette, shape=np.array([4, 4], np.uint32))
+
+    def body(features):
+        count = mb.squeeze(x=features["count"], axes=[0])
+
+        def step(i, sequence):
+            last = mb.slice_by_index(x=sequence, begin=[-1, 0], end=[0, 0], end_mask=[True, True])
+            y = mb.linear(x=last, weight=weight(indices.reshape(-1)))
+            is_even = mb.equal(x=mb.mod(x=i, y=2), y=0)
+            y = mb.cond(
+                pred=is_even,
+                _true_fn=lambda: mb.tanh(x=y),
+                _false_fn=lambda: mb.linear(x=mb.sigmoid(x=y), weight=weight(indices.T.reshape(-1))),
+            )
+            return mb.add(x=i, y=1), mb.concat(values=[sequence, y], axis=0)
+
+        _, sequence = mb.while_loop(
+            _cond=lambda i, _: mb.less(x=i, y=count), _body=step, loop_vars=(np.int32(0), features["x"])
+        )
+        return [mb.identity(x=sequence, name="sequence")]
+
+    x, count = seeded("generation", (1, 4)), 5
+    matrix = torch.from_numpy(palette.astype(np.float64))[torch.from_numpy(indices.astype(np.int64))]
+    sequence = [torch.from_numpy(x)]
+    for i in range(count):
+        y = F.linear(sequence[-1], matrix)
+        sequence.append(torch.tanh(y) if i % 2 == 0 else F.linear(torch.sigmoid(y), matrix.T))
+    tensors = {"x": x, "sequence": torch.cat(sequence).numpy()}
+    tensors = {name: array.astype(np.float32) for name, array in tensors.items()}
+    inputs = {"x": ((1, 4), np.float16), "count": ((1,), np.int32)}
+    model = package("ios16", inputs, body)
+    write(folder / "generation-ios16-fp16", model, tensors | {"count": np.array([count], np.int32)})
+
+
+def write_choice(folder):
+    """`cond` between a convolution and a matrix product, each with its weights inside, on the sign of a mean."""
+
+    def body(features):
+        x = features["x"]
+        rises = mb.greater(x=mb.reduce_mean(x=x), y=np.float16(0))
+
+        def flat():
+            y = mb.matmul(x=x, y=seeded("choice.matrix", (4, 4)).astype(np.float16))
+            return mb.softmax(x=y, axis=-1), mb.reduce_sum(x=y, axes=[1], keep_dims=False)
+
+        def filtered():
+            kernel = seeded("choice.kernel", (3, 3, 3, 3)).astype(np.float16)
+            y = mb.conv(x=x, weight=kernel, pad_type="same")
+            return mb.sigmoid(x=y), mb.reduce_max(x=y, axes=[1], keep_dims=False)
+
+        chosen, reduced = mb.cond(pred=rises, _true_fn=flat, _false_fn=filtered)
+        return [mb.identity(x=chosen, name="chosen"), mb.identity(x=reduced, name="reduced")]
+
+    model = package("ios17", {"x": ((1, 3, 4, 4), np.float16)}, body)
+    matrix, kernel = (torch.from_numpy(seeded(f"choice.{n}", s)) for n, s in (("matrix", (4, 4)), ("kernel", (3,) * 4)))
+    for name, sign in (("rising", 1), ("falling", -1)):
+        x = np.abs(seeded("choice", (1, 3, 4, 4))) * sign
+        given = torch.from_numpy(x)
+        if sign > 0:
+            y = given @ matrix
+            chosen, reduced = torch.softmax(y, -1), y.sum(1)
+        else:
+            y = F.conv2d(given, kernel, padding="same")
+            chosen, reduced = torch.sigmoid(y), y.amax(1)
+        tensors = {"x": x, "chosen": chosen.numpy(), "reduced": reduced.numpy()}
+        tensors = {key: array.astype(np.float32) for key, array in tensors.items()}
+        write(folder / f"choice-{name}-ios17-fp16", model, tensors)
+
+
+class Memory(torch.nn.Module):
+    """Fades what it holds, adds what goes in, and gives that beside what it held."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("held", torch.zeros(2, 3))
+
+    def forward(self, x):
+        held = self.held.clone()
+        self.held.mul_(0.5)
+        self.held.add_(x)
+        self.held.mul_(self.held)
+        return self.held + held, held
+
+
+def write_state(folder):
+    """A state, read and written several times, as coremltools' torch converter writes it."""
+    x = torch.from_numpy(seeded("state", (2, 3)).astype(np.float32))
+    model = ct.convert(
+        torch.jit.trace(Memory(), x, check_trace=False),
+        inputs=[ct.TensorType(name="x", shape=x.shape, dtype=np.float16)],
+        outputs=[ct.TensorType(name=name, dtype=np.float16) for name in ("out", "before")],
+        states=[ct.StateType(wrapped_type=ct.TensorType(shape=(2, 3), dtype=np.float16), name="held")],
+        minimum_deployment_target=ct.target.iOS18,
+        skip_model_load=True,
+    )
+    out, before = Memory()(x)
+    tensors = {"x": x, "out": out, "before": before}
+    write(folder / "state-ios18-fp16", model, {name: t.numpy() for name, t in tensors.items()})
+
+
 # Several programs in one package
 
 
@@ -359,6 +467,9 @@ def main():
         write_optimized(folder / f"optimized-{name}-fp32", target, steps, "fp32")
     write_cond(folder)
     write_loop(folder)
+    write_generation(folder)
+    write_choice(folder)
+    write_state(folder)
     write_pipeline(folder / "pipeline-ios16-fp32", "ios16", "fp32")
     write_pipeline(folder / "pipeline-ios17-fp16", "ios17", "fp16")
     write_functions(folder / "functions-ios18-fp16", "fp16")

@@ -249,18 +249,75 @@ fn a_function_is_chosen_by_its_name() {
 #[test]
 fn unknown_operations_are_all_named_before_anything_runs() {
     let folder = Folder::new();
-    let cond = fixtures("packages/cond-true-ios16-fp32/model.mlpackage");
-    let repeat = fixtures("packages/loop-ios16-fp32/model.mlpackage");
+    let sorting = "func main<ios16>(fp32 x) { fp32 y = topk(x = x); } -> (y);";
+    let branching = "func main<ios16>(fp32 y) {
+        bool p = greater(x = y, y = fp32(0x0p+0));
+        fp32 z = cond(pred = p) () { fp32 a = lstm(x = y); } -> (a) () { fp32 b = gru(x = y); } -> (b);
+    } -> (z);";
+    let packages = [("A.mlpackage", sorting), ("B.mlpackage", branching)];
+    let packages = packages.map(|(name, text)| package(&folder, name, text));
     let out = folder.at("out.safetensors");
     let inputs = fixtures("packages/loop-ios16-fp32/io.safetensors");
     let more = ["--json", "-o", out.to_str().unwrap()];
-    let error = evaluate(&[cond, repeat], &inputs, &more).failed(4).json();
+    let error = evaluate(&packages, &inputs, &more).failed(4).json();
     assert_eq!(error["error"]["code"], "unknown_operations");
     assert_eq!(
         error["error"]["message"],
-        "operations that cannot be computed: `cond` in `model.mlpackage`; `while_loop` in `model.mlpackage`"
+        "operations that cannot be computed: `topk` in `A.mlpackage`; `gru`, `lstm` in `B.mlpackage`"
     );
-    assert!(names(&folder.at("")).is_empty());
+    assert!(!out.exists());
+}
+
+#[test]
+fn control_flow_is_computed_and_counted() {
+    let folder = Folder::new();
+    let out = folder.at("out.safetensors");
+    let more = ["--json", "-o", out.to_str().unwrap()];
+    for (name, output) in [
+        ("cond-true-ios16-fp32", "nested"),
+        ("cond-false-ios16-fp32", "nested"),
+        ("generation-ios16-fp16", "sequence"),
+    ] {
+        let [model, io] = ["model.mlpackage", "io.safetensors"]
+            .map(|part| fixtures(&format!("packages/{name}/{part}")));
+        let report = evaluate(&[model], &io, &more).ok().json();
+        let (found, expected) = (read(&out), read(&io));
+        assert!(psnr(&found[output], &expected[output]) > 100.0, "{name}");
+        let operations = report["operations"].as_array().unwrap();
+        let count = |kind: &str| {
+            let row = operations.iter().find(|row| row["type"] == kind);
+            row.map(|row| row["count"].as_u64().unwrap())
+        };
+        if name.starts_with("generation") {
+            // Five iterations, three of them even.
+            let counts = ["while_loop", "less", "tanh", "sigmoid"].map(count);
+            assert_eq!(counts, [Some(1), Some(6), Some(3), Some(2)]);
+        }
+    }
+}
+
+#[test]
+fn a_state_need_not_be_given() {
+    let folder = Folder::new();
+    let package = [fixtures("packages/state-ios18-fp16/model.mlpackage")];
+    let io = read(&fixtures("packages/state-ios18-fp16/io.safetensors"));
+    let (inputs, out) = (folder.at("in.safetensors"), folder.at("out.safetensors"));
+    let more = ["-o", out.to_str().unwrap()];
+    write(&inputs, &[("x", io["x"].clone())]);
+    evaluate(&package, &inputs, &more).ok();
+    assert!(psnr(&read(&out)["out"], &io["out"]) > 100.0);
+    assert_eq!(read(&out)["before"], io["before"]);
+
+    let held = Tensor::f32(&[2, 3], vec![0.5; 6]);
+    write(&inputs, &[("x", io["x"].clone()), ("held", held.clone())]);
+    let done = evaluate(&package, &inputs, &more).ok();
+    assert!(!done.stderr.contains("no inputs"), "{}", done.stderr);
+    assert_eq!(read(&out)["before"], held);
+
+    let short = Tensor::f32(&[3], vec![0.5; 3]);
+    write(&inputs, &[("x", io["x"].clone()), ("held", short)]);
+    let error = evaluate(&package, &inputs, &["--json"]).failed(4).json();
+    assert_eq!(error["error"]["code"], "wrong_input", "{error:#}");
 }
 
 #[test]

@@ -8,6 +8,11 @@
 //! is rounded after the operation that makes it, as an engine of half precision stores it. Integers of every width are
 //! held as `i32`.
 //!
+//! Of a `cond` one nested block is computed, those of a `while_loop` again and again, up to a million times; what they make is
+//! freed when they end. Every run begins with states of its own: zeros, as in a new `MLState`, or what is given for them. Writes are
+//! seen by the reads after them, and end with the run. An [`Observer`] sees operations of nested blocks as often as they are
+//! computed, with [`Step::depth`] above 0.
+//!
 //! ```
 //! use std::collections::BTreeMap;
 //! use mil::{Builder, Constant, DataType, Opset, ops::Op};
@@ -28,6 +33,8 @@
 mod buffers;
 mod chain;
 mod constexpr;
+mod control;
+mod declared;
 mod element;
 mod error;
 mod kernels;
@@ -40,6 +47,7 @@ mod ops;
 mod plan;
 mod prepared;
 mod rounding;
+mod run;
 mod tensor;
 mod value;
 mod weights;

@@ -12,6 +12,8 @@ use crate::math::vectorized;
 use crate::value::{Data, Value};
 
 /// Sees what every operation makes, in program order; constants and decompressed weights are not shown.
+///
+/// Operations of nested blocks are seen as often as they are computed, before the `cond` or `while_loop` that they stand in.
 pub trait Observer {
     /// An operation was computed.
     fn computed(&self, step: &Step<'_>);
@@ -24,9 +26,11 @@ pub struct Step<'a> {
     pub function: &'a str,
     /// Its type name.
     pub kind: &'a str,
+    /// How many nested blocks it stands in.
+    pub depth: usize,
     /// What it made.
     pub outputs: Vec<Output<'a>>,
-    /// How long it took, weights included.
+    /// How long it took, weights included; of control flow without what stands in its blocks.
     pub elapsed: Duration,
     /// How much of that went into reading weights.
     pub reading: Duration,

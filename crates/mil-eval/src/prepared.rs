@@ -4,26 +4,27 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use mil::ops::{Op, OpKind};
 use mil::{
     DataType, Definitions, Function, Operand, Operation, Opset, Program, TensorType, ValueId,
-    WeightStore,
+    ValueType, WeightStore,
 };
 
 use crate::buffers::{Buffers, MAX_WAITING_BYTES};
 use crate::constexpr::{self, Part, Parts};
+use crate::control::Interpreter;
+use crate::declared::{check_declared, fits, type_text};
 use crate::error::Error;
 use crate::kernels::{Kernels, Portable};
 use crate::least::least_bytes;
-use crate::observer::{Elements, Observer, Output, Step as Observed, count_non_finite};
-use crate::operands::{Machine, Operands};
-use crate::ops;
-use crate::plan::{Plan, Step, is_on_demand};
-use crate::rounding::{Rounding, round_all};
-use crate::tensor::{Tensor, TensorData};
-use crate::value::{Data, Value};
+use crate::observer::Observer;
+use crate::operands::Machine;
+use crate::plan::{self, Plan};
+use crate::rounding::Rounding;
+use crate::run::Run;
+use crate::tensor::Tensor;
+use crate::value::Value;
 use crate::weights::{self, Failure};
 
 /// How to prepare.
@@ -40,9 +41,9 @@ pub struct RunOptions<'o> {
     pub rounding: Rounding,
     /// Threads to use; the result does not depend on it.
     pub threads: NonZeroUsize,
-    /// Sees every operation.
+    /// Sees every operation, those of nested blocks as often as they are computed.
     pub observer: Option<&'o dyn Observer>,
-    /// Asked before every operation; once it says so, the run stops with [`Error::Cancelled`].
+    /// Asked before every operation and every iteration of a loop; once it says so, the run stops with [`Error::Cancelled`].
     pub cancelled: Option<&'o dyn Fn() -> bool>,
     /// How much freed memory is kept for the next operations at most, of floats and of bytes each: less is slower, and holds
     /// less.
@@ -75,12 +76,12 @@ const MAX_DEPTH: u32 = 16;
 
 /// A function that is ready to run, any number of times.
 pub struct Prepared<'a> {
-    name: String,
-    f: &'a Function,
-    opset: Opset,
-    definitions: Definitions,
-    plan: Plan,
-    weights: &'a dyn WeightStore,
+    pub(crate) name: String,
+    pub(crate) f: &'a Function,
+    pub(crate) opset: Opset,
+    pub(crate) definitions: Definitions,
+    pub(crate) plan: Plan,
+    pub(crate) weights: &'a dyn WeightStore,
     kernels: Box<dyn Kernels>,
     options: Options,
     kept: Mutex<Kept>,
@@ -139,9 +140,16 @@ impl<'a> Prepared<'a> {
         Ok(prepared)
     }
 
-    /// Names of the inputs, in declared order.
+    /// Names of the inputs, in declared order, states left out.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
-        self.f.inputs.iter().map(|&v| self.value_name(v))
+        let inputs = self.f.inputs.iter().filter(|&&v| !self.is_state(v));
+        inputs.map(|&v| self.value_name(v))
+    }
+
+    /// Names of the states, in declared order.
+    pub fn states(&self) -> impl Iterator<Item = &str> {
+        let states = self.f.inputs.iter().filter(|&&v| self.is_state(v));
+        states.map(|&v| self.value_name(v))
     }
 
     /// Names of the outputs, in order.
@@ -149,7 +157,8 @@ impl<'a> Prepared<'a> {
         self.plan.outputs.iter().map(|&v| self.value_name(v))
     }
 
-    /// How many operations a run computes, and an observer sees.
+    /// How many operations a run computes, and an observer sees at depth 0: those of nested blocks come on top, as often as
+    /// they are computed.
     pub fn num_operations(&self) -> usize {
         self.plan.steps.len()
     }
@@ -159,7 +168,7 @@ impl<'a> Prepared<'a> {
         least_bytes(self.f, &self.definitions, &self.plan, self.weights)
     }
 
-    /// Checks a tensor that will be given for an input; for a name that is no input's there is nothing to check.
+    /// Checks a tensor that will be given for an input or a state; for a name of neither there is nothing to check.
     ///
     /// # Errors
     /// [`Error::InputType`].
@@ -169,7 +178,7 @@ impl<'a> Prepared<'a> {
         input.map_or(Ok(()), |&v| self.check_type(v, tensor))
     }
 
-    fn check_type(&self, v: ValueId, tensor: &Tensor) -> Result<(), Error> {
+    pub(crate) fn check_type(&self, v: ValueId, tensor: &Tensor) -> Result<(), Error> {
         if self.tensor_type(v).is_some_and(|t| fits(t, tensor)) {
             return Ok(());
         }
@@ -182,9 +191,13 @@ impl<'a> Prepared<'a> {
     }
 
     fn check_types(&self) -> Result<(), Error> {
-        for &v in self.f.inputs.iter().chain(&self.plan.outputs) {
-            let ty = self.f.value(v).ty.as_tensor();
-            if ty.is_none_or(|t| t.dtype == DataType::String) {
+        let has_numbers = |ty: Option<&TensorType>| ty.is_some_and(|t| t.dtype != DataType::String);
+        let inputs = self.f.inputs.iter().map(|&v| (v, self.tensor_type(v)));
+        // What nested blocks take is made by operations or taken from here.
+        let outputs = self.plan.outputs.iter();
+        let outputs = outputs.map(|&v| (v, self.f.value(v).ty.as_tensor()));
+        for (v, ty) in inputs.chain(outputs) {
+            if !has_numbers(ty) {
                 return Err(Error::Unsupported {
                     function: self.name.clone(),
                     name: self.value_name(v).to_owned(),
@@ -196,6 +209,9 @@ impl<'a> Prepared<'a> {
     }
 
     /// Computes the outputs. Inputs that the function does not have are ignored.
+    ///
+    /// Each run begins with states of its own: what a tensor of a state's name holds, else zeros, as in a new `MLState`. What
+    /// the run writes to them ends with it.
     ///
     /// # Errors
     /// An input is missing or of another type, a weight cannot be read, operands do not fit an operation, or the caller
@@ -224,39 +240,42 @@ impl<'a> Prepared<'a> {
             values: vec![None; self.f.num_values()],
         };
         pool.install(|| run.take_inputs(inputs))?;
-        for step in &self.plan.steps {
-            if options.cancelled.is_some_and(|c| c()) {
-                return Err(Error::Cancelled);
-            }
-            // Only the computation moves to the threads: observers need not be shared between threads.
-            let is_observed = options.observer.is_some();
-            let (done, non_finite) = pool.install(|| {
-                let done = run.step(step)?;
-                let counts = is_observed.then(|| run.count_non_finite(step));
-                Ok::<_, Error>((done, counts.unwrap_or_default()))
-            })?;
-            if let Some(observer) = options.observer {
-                observer.computed(&run.observed(step, &done, &non_finite));
-            }
-            run.free(step);
-        }
+        let mut interpreter = Interpreter {
+            run,
+            pool: &pool,
+            options,
+        };
+        interpreter.function()?;
+        let mut run = interpreter.run;
         pool.install(|| run.outputs())
     }
 
-    fn value_name(&self, v: ValueId) -> &str {
+    pub(crate) fn value_name(&self, v: ValueId) -> &str {
         &self.f.value(v).name
     }
 
-    fn tensor_type(&self, v: ValueId) -> Option<&TensorType> {
-        self.f.value(v).ty.as_tensor()
+    /// A tensor's type, or that of the tensor which a state holds.
+    pub(crate) fn tensor_type(&self, v: ValueId) -> Option<&TensorType> {
+        match &self.f.value(v).ty {
+            ValueType::State(held) => held.as_tensor(),
+            ty => ty.as_tensor(),
+        }
     }
 
-    fn is_fp16(&self, v: ValueId) -> bool {
+    pub(crate) fn is_state(&self, v: ValueId) -> bool {
+        matches!(self.f.value(v).ty, ValueType::State(_))
+    }
+
+    pub(crate) fn is_on_demand(&self, v: ValueId) -> bool {
+        plan::is_on_demand(self.f, &self.definitions, v)
+    }
+
+    pub(crate) fn is_fp16(&self, v: ValueId) -> bool {
         self.tensor_type(v)
             .is_some_and(|t| t.dtype == DataType::Fp16)
     }
 
-    fn failed(&self, op: &Operation, message: String) -> Error {
+    pub(crate) fn failed(&self, op: &Operation, message: String) -> Error {
         Error::Operation {
             function: self.name.clone(),
             operation: self.f.describe(op),
@@ -272,7 +291,12 @@ impl<'a> Prepared<'a> {
     }
 
     /// A constant or a decompressed weight.
-    fn on_demand(&self, v: ValueId, run: &Run<'_>, depth: u32) -> Result<Value, Failure> {
+    pub(crate) fn on_demand(
+        &self,
+        v: ValueId,
+        run: &Run<'_>,
+        depth: u32,
+    ) -> Result<Value, Failure> {
         if let Some(value) = self.kept().values.get(&v) {
             return Ok(value.clone());
         }
@@ -324,7 +348,7 @@ impl<'a> Prepared<'a> {
                     c.ty.as_tensor().map(|t| t.dtype),
                     weights::read(c, self.weights, run.machine.buffers)?,
                 ),
-                Operand::Value(u) if is_on_demand(self.f, &self.definitions, *u) => (
+                Operand::Value(u) if self.is_on_demand(*u) => (
                     self.tensor_type(*u).map(|t| t.dtype),
                     self.on_demand(*u, run, depth + 1)?,
                 ),
@@ -345,253 +369,4 @@ impl<'a> Prepared<'a> {
         let declared = self.tensor_type(v);
         Ok(check_declared(declared, value)?)
     }
-}
-
-/// One run.
-struct Run<'r> {
-    prepared: &'r Prepared<'r>,
-    rounding: Rounding,
-    machine: Machine<'r>,
-    values: Vec<Option<Value>>,
-}
-
-/// How long a step took.
-struct Done {
-    elapsed: Duration,
-    reading: Duration,
-}
-
-impl<'r> Run<'r> {
-    fn take_inputs(&mut self, inputs: &BTreeMap<String, Tensor>) -> Result<(), Error> {
-        let p = self.prepared;
-        for &v in &p.f.inputs {
-            let name = p.value_name(v);
-            let tensor = inputs.get(name).ok_or_else(|| Error::MissingInput {
-                function: p.name.clone(),
-                name: name.to_owned(),
-                found: inputs.keys().cloned().collect(),
-            })?;
-            p.check_type(v, tensor)?;
-            let value = self.rounded(v, Value::from_tensor(tensor));
-            self.values[v.index()] = Some(value);
-        }
-        Ok(())
-    }
-
-    /// Rounded, if the program types it `fp16` and rounding is asked for.
-    fn rounded(&self, v: ValueId, value: Value) -> Value {
-        if self.rounding == Rounding::None || !self.prepared.is_fp16(v) {
-            return value;
-        }
-        match value.into_owned(self.machine.buffers) {
-            Ok((shape, mut floats)) => {
-                round_all(&mut floats);
-                Value::f32(shape, floats)
-            }
-            Err(_) => unreachable!("values typed `fp16` are held as floats"),
-        }
-    }
-
-    fn step(&mut self, step: &Step) -> Result<Done, Error> {
-        let start = Instant::now();
-        let p = self.prepared;
-        let op = p.f.op(step.op);
-        let (mut operands, reading) = self.operands(step, op)?;
-        let outputs = ops::evaluate(step.kind, &mut operands).map_err(|m| p.failed(op, m))?;
-        for value in operands.values.into_values().flatten() {
-            value.recycle(self.machine.buffers);
-        }
-        if outputs.len() != op.outputs.len() {
-            let message = format!(
-                "made {} values, declared {}",
-                outputs.len(),
-                op.outputs.len()
-            );
-            return Err(p.failed(op, message));
-        }
-        for (&v, value) in op.outputs.iter().zip(outputs) {
-            let value = check_declared(p.tensor_type(v), value).map_err(|m| p.failed(op, m))?;
-            self.values[v.index()] = Some(self.rounded(v, value));
-        }
-        Ok(Done {
-            elapsed: start.elapsed(),
-            reading,
-        })
-    }
-
-    fn operands(
-        &mut self,
-        step: &Step,
-        op: &'r Operation,
-    ) -> Result<(Operands<'r>, Duration), Error> {
-        let p = self.prepared;
-        let start = Instant::now();
-        let mut values: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-        let mut taken = Vec::new();
-        for (name, list) in &op.inputs {
-            let values = values.entry(name.as_ref()).or_default();
-            for operand in list {
-                let value = match operand {
-                    Operand::Constant(c) => weights::read(c, p.weights, self.machine.buffers),
-                    Operand::Value(v) if is_on_demand(p.f, &p.definitions, *v) => p
-                        .on_demand(*v, self, 0)
-                        .map(|value| self.rounded_weight(*v, value)),
-                    Operand::Value(v) => {
-                        taken.push(*v);
-                        let value = self.values[v.index()].clone();
-                        value.ok_or_else(|| "a value is used after it was freed".to_owned().into())
-                    }
-                };
-                values.push(value.map_err(|failure| self.failure(op, failure))?);
-            }
-        }
-        // What is not used later is held by the operands alone, which may then write over it.
-        for v in taken {
-            if step.last_uses.contains(&v) {
-                self.values[v.index()] = None;
-            }
-        }
-        let output = op.outputs.first().and_then(|&v| p.tensor_type(v));
-        let operands = Operands {
-            machine: self.machine,
-            opset: p.opset,
-            dtype: output.map_or(DataType::Fp32, |t| t.dtype),
-            values,
-        };
-        Ok((operands, start.elapsed()))
-    }
-
-    /// A decompressed weight, rounded as any other value; a stored one is what it is.
-    fn rounded_weight(&self, v: ValueId, value: Value) -> Value {
-        match &*value.data {
-            Data::F32(_) => self.rounded(v, value),
-            _ => value,
-        }
-    }
-
-    fn failure(&self, op: &Operation, failure: Failure) -> Error {
-        match failure {
-            Failure::Message(message) => self.prepared.failed(op, message),
-            Failure::Weight(id, source) => Error::Weight {
-                function: self.prepared.name.clone(),
-                operation: self.prepared.f.describe(op),
-                weight: self.prepared.weights.name(id).escape_debug().to_string(),
-                source,
-            },
-        }
-    }
-
-    /// For each output of a step, how many elements are not finite.
-    fn count_non_finite(&self, step: &Step) -> Vec<u64> {
-        let outputs = self.prepared.f.op(step.op).outputs.iter();
-        let values = outputs.map(|v| self.values[v.index()].as_ref());
-        values.map(|v| v.map_or(0, count_non_finite)).collect()
-    }
-
-    fn observed<'s>(&'s self, step: &'s Step, done: &Done, non_finite: &[u64]) -> Observed<'s> {
-        let p = self.prepared;
-        let output = |(&v, &non_finite): (&ValueId, &u64)| {
-            let value = self.values[v.index()].as_ref()?;
-            Some(Output {
-                name: p.value_name(v),
-                dtype: p.tensor_type(v)?.dtype,
-                shape: &value.shape,
-                elements: Elements::of(value),
-                non_finite,
-            })
-        };
-        let outputs = p.f.op(step.op).outputs.iter();
-        Observed {
-            function: &p.name,
-            kind: step.kind.name(),
-            outputs: outputs.zip(non_finite).filter_map(output).collect(),
-            elapsed: done.elapsed,
-            reading: done.reading,
-        }
-    }
-
-    fn free(&mut self, step: &Step) {
-        for v in &step.last_uses {
-            if let Some(value) = self.values[v.index()].take() {
-                value.recycle(self.machine.buffers);
-            }
-        }
-    }
-
-    fn outputs(&mut self) -> Result<BTreeMap<String, Tensor>, Error> {
-        let p = self.prepared;
-        let mut outputs = BTreeMap::new();
-        for &v in &p.plan.outputs {
-            let name = p.value_name(v).to_owned();
-            let value = if is_on_demand(p.f, &p.definitions, v) {
-                let op = p.definitions.op(v).map(|id| p.f.op(id));
-                let op = op.expect("values on demand have an operation");
-                let value = p.on_demand(v, self, 0).map_err(|e| self.failure(op, e))?;
-                Some(self.rounded_weight(v, value))
-            } else {
-                self.values[v.index()].clone()
-            };
-            let tensor = value.and_then(|value| value.into_tensor(self.machine.buffers));
-            let tensor = tensor.ok_or_else(|| Error::Unsupported {
-                function: p.name.clone(),
-                name: name.clone(),
-                found: p.f.value(v).ty.to_string(),
-            })?;
-            outputs.insert(name, tensor);
-        }
-        Ok(outputs)
-    }
-}
-
-/// That a value has the shape that the program declares, as far as it declares one.
-fn check_declared(declared: Option<&TensorType>, value: Value) -> Result<Value, String> {
-    let declared = declared.ok_or("declares no tensor")?;
-    if shape_fits(declared, &value.shape) {
-        return Ok(value);
-    }
-    Err(format!(
-        "made a tensor of shape {:?}, declared `{declared}`",
-        value.shape
-    ))
-}
-
-fn shape_fits(declared: &TensorType, shape: &[usize]) -> bool {
-    let fits = |(dim, &n): (&mil::Dim, &usize)| match dim {
-        mil::Dim::Fixed(size) => *size == n as u64,
-        mil::Dim::Unknown { .. } => true,
-    };
-    let variadic = |d: &mil::Dim| matches!(d, mil::Dim::Unknown { variadic: true });
-    declared.dims.iter().any(variadic)
-        || (declared.dims.len() == shape.len() && declared.dims.iter().zip(shape).all(fits))
-}
-
-fn fits(declared: &TensorType, tensor: &Tensor) -> bool {
-    let kind = match declared.dtype {
-        DataType::Bool => matches!(tensor.data, TensorData::Bool(_)),
-        DataType::String => false,
-        DataType::Fp16
-        | DataType::Fp32
-        | DataType::Fp64
-        | DataType::Bf16
-        | DataType::Fp8E4M3Fn
-        | DataType::Fp8E5M2 => matches!(tensor.data, TensorData::F32(_)),
-        _ => matches!(tensor.data, TensorData::I32(_)),
-    };
-    kind && tensor.is_complete() && shape_fits(declared, &tensor.shape)
-}
-
-fn type_text(tensor: &Tensor) -> String {
-    let dtype = match tensor.data {
-        TensorData::F32(_) => DataType::Fp32,
-        TensorData::I32(_) => DataType::Int32,
-        TensorData::Bool(_) => DataType::Bool,
-    };
-    if !tensor.is_complete() {
-        return format!(
-            "a tensor of shape {:?} with another number of elements",
-            tensor.shape
-        );
-    }
-    let shape: Vec<u64> = tensor.shape.iter().map(|&n| n as u64).collect();
-    TensorType::new(dtype, &shape).to_string()
 }

@@ -89,7 +89,10 @@ impl Definitions {
     fn is_constant_op(&self, op: &Operation) -> bool {
         match &op.kind {
             OpKind::Known(Op::Const) => true,
-            OpKind::Known(_) => op.operand_values().all(|v| self.is_constant(v)),
+            // What nested blocks take may come from anywhere.
+            OpKind::Known(_) => {
+                op.blocks.is_empty() && op.operand_values().all(|v| self.is_constant(v))
+            }
             OpKind::Unknown(name) => name.starts_with("constexpr_"),
         }
     }

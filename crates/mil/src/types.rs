@@ -173,6 +173,19 @@ impl TensorType {
     pub fn len_bytes(&self) -> Option<u64> {
         self.dtype.len_bytes(self.num_elements()?)
     }
+
+    /// Whether a tensor may be of both types: the same elements, and no size that both know and that differs.
+    pub fn agrees(&self, other: &TensorType) -> bool {
+        let variadic = |d: &Dim| matches!(d, Dim::Unknown { variadic: true });
+        let sizes = |(a, b): (&Dim, &Dim)| match (a, b) {
+            (Dim::Fixed(a), Dim::Fixed(b)) => a == b,
+            _ => true,
+        };
+        self.dtype == other.dtype
+            && (self.dims.iter().chain(&other.dims).any(variadic)
+                || (self.dims.len() == other.dims.len()
+                    && self.dims.iter().zip(&other.dims).all(sizes)))
+    }
 }
 
 /// The type of a value.

@@ -8,9 +8,14 @@
 //! 4. Operands and outputs of a block are defined before use, in scope.
 //! 5. A `const` has a `val` of its declared type, complete; a weight stands only in a `const` or a `constexpr_*` operation.
 //! 6. An operation of the table is as new as the operation set at most, has every required input, no unknown one, one operand
-//!    where one is expected, constants where they are required, element types that the table allows, and no nested block.
+//!    where one is expected, constants where they are required, element types that the table allows, states where they are
+//!    expected and only there, and as many nested blocks as it has use for.
 //! 7. Its outputs have the types that the table infers, where all operands have fixed shapes and the table can tell.
-//! 8. A function has an output.
+//! 8. What the nested blocks of `cond` and `while_loop` take and give has the types that are declared for it, as far as both
+//!    are known, and is no state.
+//! 9. A function has an output.
+
+mod control;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -19,7 +24,7 @@ use std::fmt;
 use crate::constant::Data;
 use crate::definitions::Definitions;
 use crate::names;
-use crate::ops::{Arity, Call, Dtypes, Op, OpKind, OpSpec};
+use crate::ops::{Arity, Call, Dtypes, Op, OpKind};
 use crate::opset::Opset;
 use crate::program::{BlockId, Function, OpId, Operand, Operation, Program, ValueId};
 use crate::types::{DataType, ValueType};
@@ -237,7 +242,7 @@ impl<'p> Checker<'p> {
         self.weights(op);
         match &op.kind {
             OpKind::Known(Op::Const) => self.constant(op),
-            OpKind::Known(known) => self.call(op, known.spec(), opset),
+            OpKind::Known(known) => self.call(op, *known, opset),
             OpKind::Unknown(_) => {}
         }
         for &v in &op.outputs {
@@ -283,7 +288,8 @@ impl<'p> Checker<'p> {
         }
     }
 
-    fn call(&mut self, op: &'p Operation, spec: &'static OpSpec, opset: Opset) {
+    fn call(&mut self, op: &'p Operation, known: Op, opset: Opset) {
+        let spec = known.spec();
         let before = self.breaches.len();
         if spec.since > opset {
             self.breach(
@@ -296,15 +302,28 @@ impl<'p> Checker<'p> {
                 ),
             );
         }
-        if !op.blocks.is_empty() {
-            self.breach(Some(op), format!("`{}` takes no nested block", spec.name));
+        let (found, expected) = (op.blocks.len(), known.num_blocks());
+        if found != expected {
+            self.breach(
+                Some(op),
+                format!(
+                    "`{}` takes {expected} nested block(s), found {found}",
+                    spec.name
+                ),
+            );
         }
         let call = self.definitions.call(self.f, op, spec, opset);
         for message in check_params(&call) {
             self.breach(Some(op), message);
         }
-        if self.breaches.len() == before && can_tell(&call) {
-            self.outputs(op, &call);
+        if self.breaches.len() > before {
+            return;
+        }
+        match known {
+            Op::Cond => self.cond(op),
+            Op::WhileLoop => self.while_loop(op),
+            _ if can_tell(&call) => self.outputs(op, &call),
+            _ => {}
         }
     }
 
@@ -362,11 +381,18 @@ fn can_tell(call: &Call<'_>) -> bool {
         let decides = dynamic.contains(name)
             || param.is_some_and(|p| p.constant && matches!(p.dtypes, Dtypes::Of(_)));
         list.iter().all(|a| {
-            let fixed = a.ty.as_tensor().is_some_and(|t| t.shape().is_some());
+            let fixed = match a.ty {
+                ValueType::State(held) => is_fixed(held),
+                ty => is_fixed(ty),
+            };
             let at_hand = a.value.is_some_and(|c| matches!(c.data, Data::Tensor(_)));
             fixed && (at_hand || !decides)
         })
     })
+}
+
+fn is_fixed(ty: &ValueType) -> bool {
+    ty.as_tensor().is_some_and(|t| t.shape().is_some())
 }
 
 /// Breaches of the table's rules on presence, number, constness and element types of operands.
@@ -393,8 +419,7 @@ fn check_params(call: &Call<'_>) -> Vec<String> {
             if param.constant && !argument.constant {
                 wrong.push(format!("`{}` must be a constant", param.name));
             }
-            let dtype = argument.ty.as_tensor().map(|t| t.dtype);
-            if let Err(expected) = check_dtype(param.dtypes, dtype, call.opset, &mut shared) {
+            if let Err(expected) = check_type(param.dtypes, argument.ty, call.opset, &mut shared) {
                 wrong.push(format!(
                     "`{}` is `{}`, expected {expected}",
                     param.name, argument.ty
@@ -405,22 +430,27 @@ fn check_params(call: &Call<'_>) -> Vec<String> {
     wrong
 }
 
-fn check_dtype(
+fn check_type(
     allowed: Dtypes,
-    dtype: Option<DataType>,
+    ty: &ValueType,
     opset: Opset,
     shared: &mut Option<DataType>,
 ) -> Result<(), String> {
     let own = matches!(allowed, Dtypes::FloatOwn | Dtypes::NumberOwn) && opset >= Opset::CoreMl7;
     let in_set = |d: DataType| match allowed {
-        Dtypes::Any => true,
+        Dtypes::Any | Dtypes::State => true,
         Dtypes::Of(set) => set.contains(&d),
         Dtypes::Float | Dtypes::FloatOwn => d.is_float(),
         Dtypes::Number | Dtypes::NumberOwn => d.is_float() || d == DataType::Int32,
     };
-    if allowed == Dtypes::Any {
-        return Ok(());
+    match (allowed, ty) {
+        (Dtypes::State, ValueType::State(_)) => return Ok(()),
+        (Dtypes::State, _) => return Err("a state".to_owned()),
+        (Dtypes::Any, ValueType::State(_)) => return Err("no state".to_owned()),
+        (Dtypes::Any, _) => return Ok(()),
+        _ => {}
     }
+    let dtype = ty.as_tensor().map(|t| t.dtype);
     let Some(dtype) = dtype.filter(|&d| in_set(d)) else {
         return Err(match allowed {
             Dtypes::Of(set) => format!("one of {set:?}").to_lowercase(),

@@ -30,8 +30,9 @@ Examples:
 
 Packages may come from any converter: UNets, text encoders, VAEs, pipelines. A package gets the
 outputs of the package before it over the inputs of the whole, as Apple's Swift pipeline gives them.
-Inputs are taken by name, floating-point ones of any width; inspect lists them. A tensor that is no
-input is left alone. Outputs are written as F32, integers as I32, truth values as BOOL.
+Inputs are taken by name, floating-point ones of any width; inspect lists them. A state begins with
+zeros, unless there is a tensor of its name. Other tensors are left alone. Outputs are written as
+F32, integers as I32, truth values as BOOL.
 
 Exit status:
   0    done
@@ -224,7 +225,8 @@ fn inputs(opts: &Opts, evaluator: &Evaluator<'_>) -> Result<Tensors, Failure> {
         ));
     };
     let file = TensorFile::open(path).map_err(of_tensors)?;
-    let is_needed = |name: &&str| needed.iter().any(|i| i.name == *name);
+    let states = evaluator.states();
+    let is_needed = |name: &&str| needed.iter().chain(states).any(|i| i.name == *name);
     let extra: Vec<_> = file.names().filter(|n| !is_needed(n)).collect();
     if !extra.is_empty() && !opts.quiet {
         let names: Vec<_> = extra.iter().map(|n| format!("`{n}`")).collect();
@@ -236,7 +238,8 @@ fn inputs(opts: &Opts, evaluator: &Evaluator<'_>) -> Result<Tensors, Failure> {
     }
     let missing = evaluator.check_names(file.names());
     missing.map_err(|e| of_tensors(e).or_file(path))?;
-    file.read(needed.iter().map(|i| i.name)).map_err(of_tensors)
+    let taken = needed.iter().chain(states).map(|i| i.name);
+    file.read(taken).map_err(of_tensors)
 }
 
 /// A run that went well.
@@ -257,7 +260,10 @@ struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn computed(&self, step: &Step<'_>) {
         self.statistics.computed(step);
-        self.reporter.on_progress(1);
+        // How many operations of nested blocks there will be is not known.
+        if step.depth == 0 {
+            self.reporter.on_progress(1);
+        }
     }
 }
 

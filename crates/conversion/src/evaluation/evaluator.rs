@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mil::{TensorType, ValueId};
+use mil::{TensorType, ValueId, ValueType};
 use mil_eval::{Link, Prepared, RunOptions, Tensor};
 
 use super::Tensors;
@@ -16,15 +16,16 @@ pub struct Evaluator<'p> {
     /// What messages call the stages.
     names: Vec<String>,
     inputs: Vec<Feature<'p>>,
+    states: Vec<Feature<'p>>,
     outputs: Vec<Feature<'p>>,
 }
 
-/// An input or output of the whole chain.
+/// An input, state or output of the whole chain.
 #[derive(Clone, Copy, Debug)]
 pub struct Feature<'p> {
     /// Its name.
     pub name: &'p str,
-    /// Its declared type; of an input that of the first stage to take it.
+    /// Its declared type; of an input that of the first stage to take it, of a state that of what it holds.
     pub ty: &'p TensorType,
     /// The stage, from 0.
     pub stage: usize,
@@ -43,6 +44,7 @@ impl<'p> Evaluator<'p> {
             links,
             names: (0..stages.list().len()).map(|s| stages.name(s)).collect(),
             inputs,
+            states: states(stages),
             outputs,
         }
     }
@@ -50,6 +52,11 @@ impl<'p> Evaluator<'p> {
     /// What has to be given: what stages take and no stage before gives them.
     pub fn inputs(&self) -> &[Feature<'p>] {
         &self.inputs
+    }
+
+    /// What may be given: states, which begin with zeros unless they are.
+    pub fn states(&self) -> &[Feature<'p>] {
+        &self.states
     }
 
     /// What comes out, as the last package declares it.
@@ -68,7 +75,7 @@ impl<'p> Evaluator<'p> {
         stages.map(Prepared::least_bytes).max().unwrap_or(0)
     }
 
-    /// How many operations a run computes, constants and weights left out.
+    /// How many operations a run computes, constants, weights and what stands in nested blocks left out.
     pub fn num_operations(&self) -> usize {
         let stages = self.links.iter().flat_map(|l| &l.stages);
         stages.map(Prepared::num_operations).sum()
@@ -116,11 +123,11 @@ impl<'p> Evaluator<'p> {
         })
     }
 
-    /// The inputs that the chain takes.
+    /// The inputs and states that the chain takes.
     fn checked(&self, inputs: &Tensors) -> Result<Tensors, Error> {
         self.check_names(inputs.keys().map(String::as_str))?;
         let mut taken = Tensors::new();
-        for input in &self.inputs {
+        for input in self.inputs.iter().chain(&self.states) {
             if let (Some(stage), Some(tensor)) = (self.stage(input.stage), inputs.get(input.name)) {
                 let tensor = as_declared(tensor, input.ty);
                 let checked = stage.check_input(input.name, &tensor);
@@ -186,6 +193,28 @@ fn features<'p>(stages: &Stages<'p>) -> (Vec<Feature<'p>>, Vec<Feature<'p>>) {
         }
     }
     (inputs, outputs)
+}
+
+/// The states of all stages, each once: one that several have is nothing that they share.
+fn states<'p>(stages: &Stages<'p>) -> Vec<Feature<'p>> {
+    let mut states: Vec<Feature<'p>> = Vec::new();
+    for (at, stage) in stages.list().iter().enumerate() {
+        let body = stage.body();
+        let held = body.inputs.iter().filter_map(|&v| {
+            let value = body.value(v);
+            match &value.ty {
+                ValueType::State(held) => Some((&value.name, held.as_tensor()?)),
+                _ => None,
+            }
+        });
+        for (name, ty) in held {
+            if states.iter().all(|s| s.name != name) {
+                let stage = at;
+                states.push(Feature { name, ty, stage });
+            }
+        }
+    }
+    states
 }
 
 fn of_values<'p>(

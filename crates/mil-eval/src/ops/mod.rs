@@ -25,8 +25,11 @@ use crate::value::Value;
 /// Computes one operation; the text says what does not fit.
 pub(crate) fn evaluate(op: Op, o: &mut Operands<'_>) -> Result<Vec<Value>, String> {
     let one = match op {
-        Op::Const => Err("a constant is not computed".to_owned()),
+        Op::Const | Op::Cond | Op::WhileLoop | Op::WriteState => {
+            Err("it is not computed from operands alone".to_owned())
+        }
         Op::Identity => o.take("x"),
+        Op::ReadState => o.take("input"),
 
         Op::Acos => elementwise::map(o, f32::acos),
         Op::Asin => elementwise::map(o, f32::asin),

@@ -18,6 +18,7 @@ mod reduction;
 mod resizing;
 mod shape;
 mod slicing;
+mod state;
 
 use std::fmt;
 
@@ -72,8 +73,10 @@ pub enum Dtypes {
     NumberOwn,
     /// Any of these, whatever the other operands have.
     Of(&'static [DataType]),
-    /// Anything.
+    /// Any type but a state.
     Any,
+    /// A state.
+    State,
 }
 
 /// How many operands a parameter takes.
@@ -176,6 +179,8 @@ op_table! {
     Clip => elementwise::CLIP;
     /// Joining along an axis.
     Concat => shape::CONCAT;
+    /// What one of two nested blocks gives, the first where the condition holds.
+    Cond => control::COND;
     /// A value known when the program is compiled.
     Const => control::CONST;
     /// Convolution over the axes after the second.
@@ -260,6 +265,8 @@ op_table! {
     Pad => filling::PAD;
     /// `x ^ y`, broadcast.
     Pow => elementwise::POW;
+    /// What a state holds.
+    ReadState => state::READ_STATE;
     /// `x / y`, broadcast.
     RealDiv => elementwise::REAL_DIV;
     /// Position of the largest along an axis.
@@ -346,6 +353,10 @@ op_table! {
     UpsampleBilinear => resizing::UPSAMPLE_BILINEAR;
     /// Each position repeated along the last two axes.
     UpsampleNearestNeighbor => resizing::UPSAMPLE_NEAREST_NEIGHBOR;
+    /// What its second nested block makes of the loop variables, again and again while the first one says so.
+    WhileLoop => control::WHILE_LOOP;
+    /// A state set to a tensor.
+    WriteState => state::WRITE_STATE;
 }
 
 impl Op {
@@ -357,6 +368,14 @@ impl Op {
     /// Its type name.
     pub fn name(self) -> &'static str {
         self.spec().name
+    }
+
+    /// How many nested blocks it takes.
+    pub fn num_blocks(self) -> usize {
+        match self {
+            Op::Cond | Op::WhileLoop => 2,
+            _ => 0,
+        }
     }
 }
 

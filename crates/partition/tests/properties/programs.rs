@@ -270,7 +270,7 @@ impl Maker {
             29 if b.is_multiple_of(2) => self.push("sink", &[("x", vec![x])], vec![]),
             30 if !self.states.is_empty() => {
                 let state = self.states[b as usize % self.states.len()];
-                self.push("read_state", &[("x", vec![x, state])], vec![ty])
+                self.push("of_state", &[("x", vec![x, state])], vec![ty])
             }
             _ => {
                 let shape = [1 + u64::from(b % 5), 4];
@@ -368,7 +368,7 @@ impl Maker {
             ops,
             attributes: BTreeMap::new(),
         });
-        let mut op = Operation::new("while_loop");
+        let mut op = Operation::new("repeat");
         op.blocks = vec![block];
         op.inputs.insert("x".into(), vec![Operand::Value(x)]);
         let other = self.f.value(returned).ty.clone();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use diffusion::unet;
@@ -51,7 +52,11 @@ pub(super) struct Comparison<'a> {
 impl Comparison<'_> {
     /// Runs both sides, unless their inputs or outputs are not the same.
     pub fn run(&self, sides: &Sides<'_>) -> Result<NumericReport, Error> {
-        let watched = [&sides.found, &sides.reference].map(|s| Watched::all(s, self.reporter));
+        let total = [&sides.found, &sides.reference].map(watched::total_bytes);
+        let total = total[0].saturating_add(total[1]);
+        let left = AtomicU64::new(total);
+        let watched =
+            [&sides.found, &sides.reference].map(|s| Watched::all(s, self.reporter, &left));
         let [found, reference] = [(&sides.found, &watched[0]), (&sides.reference, &watched[1])]
             .map(|(stages, watched)| {
                 let stores = watched.iter().map(|w| w as _);
@@ -73,12 +78,11 @@ impl Comparison<'_> {
         }
         let (crossings, compared) = self.compared(&found, &reference, found_side.chain.outputs());
         let inputs = self.inputs(&found_side.chain, &reference_side.chain)?;
-        let total = [&found, &reference].map(watched::total_bytes);
         // Both hold most at about the same place, but nothing says that it is the same.
         let chains = [&found_side.chain, &reference_side.chain];
         let least_bytes = chains.map(Evaluator::least_bytes).into_iter().max();
         let guard = self.options.memory.guard(least_bytes.unwrap_or(0))?;
-        self.reporter.on_start(total[0].saturating_add(total[1]));
+        self.reporter.on_start(total);
         self.reporter.on_stage("computing");
         let outcome = lockstep::run(
             &found_side,
@@ -205,7 +209,12 @@ impl Comparison<'_> {
                     |n: unet::Options| [n.height, n.width].map(|n| n.saturating_mul(PIXELS));
                 inputs::random(&types, seed, self.native.map_or(IMAGE, image))?
             }
-            Inputs::File { file, .. } => file.read(types.keys().copied())?,
+            // States begin with zeros, as new ones do, unless the file has them.
+            Inputs::File { file, .. } => {
+                let states = reference.states().iter().chain(found.states());
+                let states = states.map(|f| f.name);
+                file.read(types.keys().copied().chain(states))?
+            }
         };
         Ok(match self.options.rounding {
             Rounding::Fp16 => inputs::rounded(tensors, &types),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mil::ops::Op;
-use mil::{Function, Operand, Operation, ValueId};
+use mil::{BlockId, Function, Operand, Operation, ValueId};
 
 use crate::evaluation::Stages;
 
@@ -29,12 +29,17 @@ fn outputs<'p>(f: &'p Function, op: &'p Operation) -> impl Iterator<Item = &'p s
     op.outputs.iter().map(|&v| f.value(v).name.as_str())
 }
 
-/// Bytes of weights that running a function reads: each as often as an operation takes it.
+/// Bytes of weights that running a function reads: each as often as an operation takes it. Those of nested blocks count once,
+/// as often as they may be read.
 pub(super) fn weight_bytes(f: &Function) -> u64 {
     let mut made = BTreeMap::new();
-    let ops = f.body().map_or(&[][..], |b| &f.block(b).ops[..]);
+    f.body().map_or(0, |b| read_bytes(f, b, &mut made))
+}
+
+/// What a block's operations read; `made` holds the bytes behind constants.
+fn read_bytes(f: &Function, block: BlockId, made: &mut BTreeMap<ValueId, u64>) -> u64 {
     let mut total = 0u64;
-    for op in ops.iter().map(|&id| f.op(id)) {
+    for op in f.block(block).ops.iter().map(|&id| f.op(id)) {
         let stored = op.attributes.values().filter(|c| c.as_weight().is_some());
         let stored = stored.filter_map(|c| c.ty.as_tensor()?.len_bytes()).sum();
         let taken = op.operand_values().filter_map(|v| made.get(&v));
@@ -43,6 +48,9 @@ pub(super) fn weight_bytes(f: &Function) -> u64 {
             total = total.saturating_add(own);
         } else if own > 0 {
             made.extend(op.outputs.iter().map(|&v: &ValueId| (v, own)));
+        }
+        for &nested in &op.blocks {
+            total = total.saturating_add(read_bytes(f, nested, made));
         }
     }
     total

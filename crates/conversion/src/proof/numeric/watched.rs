@@ -1,5 +1,7 @@
 //! Weights that tell how much of them was read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use mil::{WeightError, WeightId, WeightStore};
 
 use super::names;
@@ -10,13 +12,30 @@ use crate::progress::Reporter;
 pub(super) struct Watched<'a> {
     store: &'a dyn WeightStore,
     reporter: &'a dyn Reporter,
+    left: &'a AtomicU64,
 }
 
 impl<'a> Watched<'a> {
-    /// The stores of all stages.
-    pub fn all(stages: &Stages<'a>, reporter: &'a dyn Reporter) -> Vec<Self> {
+    /// The stores of all stages. No more bytes are told than are `left`: a loop may read its weights any number of times.
+    pub fn all(stages: &Stages<'a>, reporter: &'a dyn Reporter, left: &'a AtomicU64) -> Vec<Self> {
         let stores = stages.list().iter().map(|s| s.weights);
-        stores.map(|store| Watched { store, reporter }).collect()
+        let watched = |store| Watched {
+            store,
+            reporter,
+            left,
+        };
+        stores.map(watched).collect()
+    }
+
+    fn tell(&self, len_bytes: u64) {
+        let less = |left: u64| Some(left.saturating_sub(len_bytes));
+        let left = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let told = left.map_or(0, |left| left.min(len_bytes));
+        if told > 0 {
+            self.reporter.on_progress(told);
+        }
     }
 }
 
@@ -38,7 +57,7 @@ impl WeightStore for Watched<'_> {
         out: &mut [u8],
     ) -> Result<(), WeightError> {
         self.store.read_at(weight, offset_bytes, out)?;
-        self.reporter.on_progress(out.len() as u64);
+        self.tell(out.len() as u64);
         Ok(())
     }
 
