@@ -14,7 +14,7 @@ use crate::run::Run;
 use crate::value::Value;
 
 /// A loop that goes on for longer is taken for endless; those of models count tokens or steps.
-const MAX_ITERATIONS: u32 = 1 << 20;
+const MAX_ITERATIONS: u32 = 100_000;
 
 /// Steps through a run.
 ///
@@ -105,8 +105,7 @@ impl<'r> Interpreter<'_, 'r> {
         inputs: Vec<Value>,
         depth: usize,
     ) -> Result<Vec<Value>, Error> {
-        let run = &mut self.run;
-        self.pool.install(|| run.enter(op, block, inputs))?;
+        self.run.enter(op, block, inputs)?;
         self.steps(&block.steps, depth + 1)?;
         let run = &mut self.run;
         self.pool.install(|| run.leave(block))

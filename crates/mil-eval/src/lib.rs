@@ -8,7 +8,7 @@
 //! is rounded after the operation that makes it, as an engine of half precision stores it. Integers of every width are
 //! held as `i32`.
 //!
-//! Of a `cond` one nested block is computed, those of a `while_loop` again and again, up to a million times; what they make is
+//! Of a `cond` one nested block is computed, those of a `while_loop` again and again, up to 100,000 times; what they make is
 //! freed when they end. Every run begins with states of its own: zeros, as in a new `MLState`, or what is given for them. Writes are
 //! seen by the reads after them, and end with the run. An [`Observer`] sees operations of nested blocks as often as they are
 //! computed, with [`Step::depth`] above 0.

@@ -226,7 +226,7 @@ fn an_endless_loop_ends_with_an_error() {
     let program = program(ENDLESS);
     assert_eq!(
         failed(&program, &[("n", int(1)), ("p", truth(true))]),
-        "function `main`, `m = while_loop(loop_vars = n)`: goes on after 1048576 iterations, the most that are computed"
+        "function `main`, `m = while_loop(loop_vars = n)`: goes on after 100000 iterations, the most that are computed"
     );
 }
 
