@@ -2,17 +2,16 @@
 
 use std::path::PathBuf;
 
-use prost::Message;
-
 use crate::error::Error;
+use crate::file;
 use crate::layout::MODEL_PATH;
 use crate::manifest::{MANIFEST_PATH, manifest_bytes};
-use crate::package::Package;
+use crate::package::{MAX_MODEL_BYTES, Package};
 
 /// Where the folder of the model file is in a package.
 const MODEL_FOLDER: &str = "Data/com.apple.CoreML";
 
-/// A package that is written again as it is: its model encoded anew, its blob files byte for byte, in the usual places.
+/// A package that is written again as it is: its model and its blob files byte for byte, in the usual places.
 #[derive(Clone, Debug)]
 pub struct PackageCopy {
     manifest: Vec<u8>,
@@ -35,7 +34,7 @@ impl PackageCopy {
     /// Lays out the copy of a package that holds an ML Program.
     ///
     /// # Errors
-    /// The model is of another kind, or a blob file is missing or does not hold what the program says.
+    /// The model is of another kind, its file cannot be read again, or a blob file is missing or does not hold what the program says.
     pub fn new(package: &Package) -> Result<Self, Error> {
         let folder = package.model_path().parent().map(PathBuf::from);
         let folder = folder.unwrap_or_default();
@@ -53,7 +52,7 @@ impl PackageCopy {
         let in_folder = |b: &CopiedBlobs| b.path.starts_with("Data/com.apple.CoreML/weights/");
         Ok(PackageCopy {
             manifest: manifest_bytes(blobs.iter().any(in_folder)),
-            model: package.model().encode_to_vec(),
+            model: file::read(package.model_path(), MAX_MODEL_BYTES)?,
             blobs,
         })
     }

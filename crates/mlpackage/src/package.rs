@@ -84,6 +84,27 @@ impl Package {
         self.model
     }
 
+    /// Lets go of the programs as messages, which take several times what they take decoded: [`Package::model`] has empty ones
+    /// afterwards, [`Package::stages`] what it had.
+    ///
+    /// # Errors
+    /// As for [`Package::program`].
+    pub fn release_programs(&mut self) -> Result<(), Error> {
+        for stage in self.stages()? {
+            stage.program()?;
+        }
+        let release = |model: &mut proto::Model| {
+            if let Some(Type::MlProgram(program)) = &mut model.r#type {
+                program.functions = std::collections::BTreeMap::new();
+            }
+        };
+        release(&mut self.model);
+        if let Some(Type::Pipeline(pipeline)) = &mut self.model.r#type {
+            pipeline.models.iter_mut().for_each(release);
+        }
+        Ok(())
+    }
+
     /// Whether [`Package::model`] holds everything that the file holds; if not, a newer format has fields that are not known
     /// here, and a package made from this one would lack them.
     pub fn is_lossless(&self) -> bool {

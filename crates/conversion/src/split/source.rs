@@ -57,7 +57,7 @@ impl Source {
     /// It is no package, holds another kind of model, is damaged, leads out of its folder, or holds something that would be lost.
     pub fn open(path: &Path) -> Result<Source, Error> {
         check_links(path)?;
-        let package = Package::open(path)?;
+        let mut package = Package::open(path)?;
         let refuse = |what: &str| Err(refused(path, what));
         if !package.is_lossless() || !carries_programs(&package)? {
             return refuse("its model file holds fields that are not known here and would be lost");
@@ -67,6 +67,7 @@ impl Source {
         {
             return refuse("it can be trained on the device, which no part of it could be");
         }
+        package.release_programs()?;
         let mut files = vec![package.model_path().to_path_buf()];
         for stage in package.stages()? {
             let blobs = stage.weights()?.files();
