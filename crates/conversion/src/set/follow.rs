@@ -2,6 +2,8 @@
 
 use std::fs::{self, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::lock::{self, Attempt};
 use super::progress::{PROGRESS_NAME, Progress};
@@ -32,6 +34,18 @@ pub enum Sight {
     Died,
 }
 
+/// What a folder holds of jobs.
+enum Seen {
+    /// A working folder that has no lock: it is just being made, or going.
+    Beginning,
+    /// A job, if there is one.
+    Found(Option<Follower>),
+}
+
+/// How long a working folder may be without its lock while it is made.
+const BEGINNING: Duration = Duration::from_secs(1);
+const NAP: Duration = Duration::from_millis(5);
+
 impl Follower {
     /// The job that began last of those that write into `dir`; where none does, of those that died there.
     ///
@@ -39,22 +53,37 @@ impl Follower {
     ///
     /// The folder cannot be listed.
     pub fn find(dir: &Path) -> Result<Option<Follower>, Error> {
+        let begun = Instant::now();
+        loop {
+            match Self::seen(dir)? {
+                Seen::Beginning if begun.elapsed() < BEGINNING => thread::sleep(NAP),
+                Seen::Beginning => return Ok(None),
+                Seen::Found(found) => return Ok(found),
+            }
+        }
+    }
+
+    fn seen(dir: &Path) -> Result<Seen, Error> {
         let mut folders = work::list(dir)?;
         folders.sort_by_key(|folder| began(folder));
-        let mut found = None;
+        let (mut found, mut is_beginning) = (None, false);
         for folder in folders.into_iter().rev() {
             // One that is just being made has no lock yet, and one that has just ended none any more.
             let Ok(lock) = disk::open(&folder.join(LOCK_NAME)) else {
+                is_beginning = true;
                 continue;
             };
             let dir = dir.to_owned();
             let follower = Follower { dir, folder, lock };
             if follower.look() != Sight::Died {
-                return Ok(Some(follower));
+                return Ok(Seen::Found(Some(follower)));
             }
             found = found.or(Some(follower));
         }
-        Ok(found)
+        Ok(match is_beginning {
+            true if found.is_none() => Seen::Beginning,
+            _ => Seen::Found(found),
+        })
     }
 
     /// The working folder.
@@ -115,6 +144,26 @@ mod tests {
             Sight::Told(progress) => progress,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The lock comes a moment after the folder.
+    #[test]
+    fn a_job_that_is_just_beginning_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(".chunk-unet-1-0123456789abcdef");
+        fs::create_dir(&folder).unwrap();
+        let late = thread::spawn({
+            let lock = folder.join(LOCK_NAME);
+            move || {
+                thread::sleep(10 * NAP);
+                fs::write(lock, "").unwrap();
+            }
+        });
+        let found = Follower::find(dir.path()).unwrap().unwrap();
+        assert_eq!(found.folder(), folder);
+        late.join().unwrap();
+        fs::remove_file(folder.join(LOCK_NAME)).unwrap();
+        assert!(Follower::find(dir.path()).unwrap().is_none());
     }
 
     #[test]
