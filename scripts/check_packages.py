@@ -356,7 +356,7 @@ def check_folder(path):
         for report, chunk in zip(chain, chunks):
             _check_record(report, chunk, component["limit"])
         for package in packages:
-            _check_files(path / package, reports[package][0], component["files"])
+            _check_files(path / package, reports[package][0], component["files"], chunks)
         if component["packages_bytes"] != sum(file["bytes"] for file in component["files"]):
             chain[0].problems.append(f"`packages_bytes` is {component['packages_bytes']}, the files take another number")
     return [report for package in reports.values() for report in package]
@@ -384,7 +384,7 @@ def _check_record(report, chunk, limit):
         report.problems.append(f"{report.weight_bytes} bytes of weights, the limit is {limit['bytes']}")
 
 
-def _check_files(package, report, files):
+def _check_files(package, report, files, chunks):
     recorded = {file["path"]: file["bytes"] for file in files if file["path"].startswith(package.name + "/")}
     found = {
         path.relative_to(package.parent).as_posix(): path.stat().st_size
@@ -393,6 +393,9 @@ def _check_files(package, report, files):
     }
     if recorded != found:
         report.problems.append(f"files recorded as {recorded}, found {found}")
+    for chunk in chunks:
+        if chunk["path"] == package.name and "stage" not in chunk and chunk["package_bytes"] != sum(found.values()):
+            report.problems.append(f"`package_bytes` recorded as {chunk['package_bytes']}, found {sum(found.values())}")
 
 
 def check_split(whole, folder):

@@ -136,6 +136,14 @@ class CheckChain(unittest.TestCase):
         found = self.problems(stage("sample", "a b"), stage("a", "c"), stage("c b", "noise_pred"))
         self.assertIn("input `b` is neither passed", found)
 
+    def test_a_stage_of_a_pipeline_sees_all_before_it(self):
+        stages = stage("sample time_ids", "a b"), stage("a", "c"), stage("c b", "noise_pred")
+        check_packages.check_chain(stages, is_pipeline=True)
+        self.assertEqual([report.problems for report in stages], [[], [], []])
+        early = stage("sample time_ids b", "a"), stage("a", "b"), stage("b", "noise_pred")
+        check_packages.check_chain(early, is_pipeline=True)
+        self.assertIn("input `b` is neither passed", "; ".join(early[0].problems))
+
     def test_outputs_and_the_first_stage(self):
         self.assertIn("2 outputs", self.problems(stage("sample", "a b")))
         self.assertIn("hides", self.problems(stage("sample", "time_ids"), stage("time_ids", "a")))
@@ -165,7 +173,13 @@ class CheckFolder(unittest.TestCase):
             "inputs": [{"name": "sample", "shape": [2, 8, 4, 4], "dtype": "fp16", "bytes": 512}],
             "outputs": [{"name": "noise_pred", "shape": [2, 8, 2, 4], "dtype": "fp16", "bytes": 256}],
         }
-        self.component = {"limit": {"profile": "explicit", "bytes": END}, "chunks": [self.chunk], "files": files}
+        self.component = {
+            "limit": {"profile": "explicit", "bytes": END},
+            "chunks": [self.chunk],
+            "packages": ["Unet.mlpackage"],
+            "packages_bytes": self.chunk["package_bytes"],
+            "files": files,
+        }
 
     def problems(self):
         record = {"schema_version": 1, "components": {"unet": self.component}}
@@ -181,12 +195,21 @@ class CheckFolder(unittest.TestCase):
         self.chunk["operations"] = 3
         self.component["files"][0]["bytes"] += 1
         self.component["limit"]["bytes"] = END - 1
+        self.component["packages_bytes"] += 2
+        self.chunk["package_bytes"] += 1
         found = self.problems()
-        for expected in ("inputs recorded", "`operations` recorded", "files recorded", "the limit is"):
+        for expected in (
+            "inputs recorded",
+            "`operations` recorded",
+            "files recorded",
+            "the limit is",
+            "`packages_bytes`",
+            "`package_bytes`",
+        ):
             self.assertIn(expected, found)
 
     def test_a_package_that_is_not_there(self):
-        self.chunk["path"] = "Other.mlpackage"
+        self.component["packages"] = ["Other.mlpackage"]
         self.assertIn("not there", self.problems())
 
 
