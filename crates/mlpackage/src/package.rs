@@ -54,10 +54,7 @@ impl Package {
     ///
     /// # Errors
     /// It is no protobuf message.
-    pub fn from_model_file(
-        model_path: impl Into<PathBuf>,
-        bytes: &[u8],
-    ) -> Result<Package, Error> {
+    pub fn from_model_file(model_path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Package, Error> {
         let model_path = model_path.into();
         let model = proto::Model::decode(bytes).map_err(|e| {
             let found = shown::cut(&e.to_string());
