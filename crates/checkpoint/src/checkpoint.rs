@@ -73,15 +73,7 @@ impl Checkpoint {
     /// # Errors
     /// Whatever is wrong with path, folder, index or headers; [`Error::is_bad_input`] tells it from a failing system.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint, Error> {
-        let mut checkpoint = Checkpoint {
-            path: path.to_path_buf(),
-            name: name_of(path),
-            parts: Vec::new(),
-            tensors: Vec::new(),
-            metadata: BTreeMap::new(),
-            config: None,
-            notes: Vec::new(),
-        };
+        let mut checkpoint = Checkpoint::empty(path);
         if fs::metadata(path)
             .map_err(|e| Error::opening(path, e))?
             .is_dir()
@@ -92,6 +84,36 @@ impl Checkpoint {
             checkpoint.notes = notes_on_file(&checkpoint.name, options);
         }
         Ok(checkpoint)
+    }
+
+    /// Opens one safetensors file that may lie anywhere, by what reads its bytes; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the header, or the source cannot be read.
+    ///
+    /// ```
+    /// # use checkpoint::Checkpoint;
+    /// let bytes = b"\x02\0\0\0\0\0\0\0{}".to_vec();
+    /// let checkpoint = Checkpoint::from_source("none".as_ref(), Box::new(bytes))?;
+    /// assert_eq!(checkpoint.tensors().len(), 0);
+    /// # Ok::<(), checkpoint::Error>(())
+    /// ```
+    pub fn from_source(path: &Path, source: Box<dyn Source>) -> Result<Checkpoint, Error> {
+        let mut checkpoint = Checkpoint::empty(path);
+        checkpoint.add_source(path, source)?;
+        Ok(checkpoint)
+    }
+
+    fn empty(path: &Path) -> Checkpoint {
+        Checkpoint {
+            path: path.to_path_buf(),
+            name: name_of(path),
+            parts: Vec::new(),
+            tensors: Vec::new(),
+            metadata: BTreeMap::new(),
+            config: None,
+            notes: Vec::new(),
+        }
     }
 
     /// All tensors, sorted by name.
@@ -233,12 +255,15 @@ impl Checkpoint {
     }
 
     fn add_part(&mut self, path: &Path) -> Result<(), Error> {
-        let source = LocalFile::open(path)?;
+        self.add_source(path, Box::new(LocalFile::open(path)?))
+    }
+
+    fn add_source(&mut self, path: &Path, source: Box<dyn Source>) -> Result<(), Error> {
         let Header {
             bytes,
             tensors,
             metadata,
-        } = header::read(&source, path, self.parts.len())?;
+        } = header::read(source.as_ref(), path, self.parts.len())?;
         self.tensors.extend(tensors);
         if let Some(metadata) = metadata
             && self.metadata.is_empty()
@@ -249,7 +274,7 @@ impl Checkpoint {
             path: path.to_path_buf(),
             len_bytes: source.len_bytes(),
             header_bytes: bytes,
-            source: Box::new(source),
+            source,
         });
         Ok(())
     }

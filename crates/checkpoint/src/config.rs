@@ -26,7 +26,14 @@ impl Config {
     /// # Errors
     /// [`Error::Missing`], [`Error::NotAFile`], [`Error::Json`], [`Error::Io`].
     pub fn read(path: &Path) -> Result<Config, Error> {
-        let text = text::read(path, MAX_BYTES)?;
+        Config::parse(path, text::read(path, MAX_BYTES)?)
+    }
+
+    /// A config from its text; `path` is where it is said to be.
+    ///
+    /// # Errors
+    /// [`Error::Json`].
+    pub fn parse(path: &Path, text: String) -> Result<Config, Error> {
         let value = serde_json::from_str(&text).map_err(|e| Error::json(path, e))?;
         Ok(Config {
             path: path.to_path_buf(),

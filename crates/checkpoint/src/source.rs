@@ -32,6 +32,21 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// Bytes in memory.
+impl Source for Vec<u8> {
+    fn len_bytes(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset_bytes).ok();
+        let end = start.and_then(|start| start.checked_add(buf.len()));
+        let bytes = start.zip(end).and_then(|(start, end)| self.get(start..end));
+        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
 /// A file on this machine, read by position. It is not mapped: a mapped file that shrinks kills the process, and
 /// mapped pages count as resident memory.
 #[derive(Debug)]

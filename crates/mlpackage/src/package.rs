@@ -46,7 +46,17 @@ impl Package {
         }
         let model_path = manifest::read_model_path(&path)?;
         let bytes = file::read(&model_path, MAX_MODEL_BYTES)?;
-        let model = proto::Model::decode(&bytes[..]).map_err(|e| {
+        let package = Package::from_model_file(model_path, &bytes)?;
+        Ok(Package { path, ..package })
+    }
+
+    /// A model file by itself, from its bytes; blob files are looked for in the folder of `model_path`.
+    ///
+    /// # Errors
+    /// It is no protobuf message.
+    pub fn from_model_file(model_path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Package, Error> {
+        let model_path = model_path.into();
+        let model = proto::Model::decode(bytes).map_err(|e| {
             let found = shown::cut(&e.to_string());
             let problem = Problem::new("the model file", "a protobuf message", found);
             Error::invalid(&model_path, problem)
@@ -55,7 +65,7 @@ impl Package {
         let stages = pipeline::of(&model).map_or(&[][..], |p| &p.models);
         let stages = stages.iter().map(|_| Decoded::default()).collect();
         Ok(Package {
-            path,
+            path: model_path.clone(),
             model_path,
             model,
             lossless,

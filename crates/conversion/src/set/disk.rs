@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -61,6 +61,13 @@ impl<'a> Disk<'a> {
     /// Makes one folder; it must not exist.
     pub fn create_dir(self, path: &Path) -> Result<(), Error> {
         self.run("create folder", path, || fs::create_dir(path))
+    }
+
+    /// Makes one folder that nobody else may enter; it must not exist.
+    pub fn create_private_dir(self, path: &Path) -> Result<(), Error> {
+        self.run("create folder", path, || {
+            fs::DirBuilder::new().mode(0o700).create(path)
+        })
     }
 
     /// Makes an empty file; it must not exist.

@@ -338,6 +338,18 @@ fn modes_are_those_of_any_new_file() {
 }
 
 #[test]
+fn nobody_else_may_enter_the_working_folder() {
+    let dir = folder();
+    let mode = || {
+        let work = work::list(dir.path()).unwrap().remove(0);
+        assert_eq!(fs::metadata(work).unwrap().mode() & 0o7777, 0o700);
+    };
+    Way::default()
+        .write_then(dir.path(), packages(&["A"], 3), mode)
+        .unwrap();
+}
+
+#[test]
 fn progress_adds_up() {
     #[derive(Default)]
     struct Sum {
@@ -544,6 +556,45 @@ fn links_and_files_with_a_packages_name_go_alone() {
             .is_dir()
     );
     assert!(dir.path().join("New.mlpackage/Manifest.json").exists());
+}
+
+#[test]
+fn links_put_in_the_way_at_any_moment_lead_nowhere() {
+    // What a package, a new name or the record is replaced by before operation number `moment`.
+    for name in ["Chunk1.mlpackage", "New.mlpackage", RECORD_NAME] {
+        for moment in 0.. {
+            let (dir, outside) = (used_folder(), folder());
+            fs::create_dir(outside.path().join("Data")).unwrap();
+            fs::write(outside.path().join("precious"), "mine").unwrap();
+            let before = snapshot(outside.path());
+            let target = match name {
+                RECORD_NAME => outside.path().join("precious"),
+                _ => outside.path().to_owned(),
+            };
+            let operations = AtomicUsize::new(0);
+            let hook = |_: &'static str, _: &Path| {
+                if operations.fetch_add(1, Ordering::Relaxed) == moment {
+                    let (here, away) = (dir.path().join(name), dir.path().join("away"));
+                    // Not there yet, or moved by the set already.
+                    let _ = fs::rename(&here, away);
+                    symlink(&target, here)?;
+                }
+                Ok(())
+            };
+            let way = Way {
+                disk: Disk::hooked(&hook),
+                ..Way::default()
+            };
+            let _ = way
+                .force()
+                .write(dir.path(), packages(&["Chunk1", "New"], 8));
+            let _ = recover::recover_with(Disk::HASTY, dir.path());
+            assert_eq!(snapshot(outside.path()), before, "{name} at {moment}");
+            if operations.into_inner() <= moment {
+                break;
+            }
+        }
+    }
 }
 
 #[test]

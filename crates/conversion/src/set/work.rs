@@ -80,7 +80,8 @@ fn create_unique(disk: Disk<'_>, dir: &Path) -> Result<PathBuf, Error> {
             .map_or(0, |time| time.as_nanos() as u64);
         let path = dir.join(format!("{PREFIX}{}-{nanos:016x}", std::process::id()));
         attempts_left -= 1;
-        match disk.create_dir(&path) {
+        // What is made in it keeps its place until it is moved out: no other user may put a link there meanwhile.
+        match disk.create_private_dir(&path) {
             Err(Error::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::AlreadyExists && attempts_left > 0 => {}
             made => return made.map(|()| path),
