@@ -9,6 +9,7 @@ Inputs are valid as far as their kind allows, so that all of each is read. Needs
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import tempfile
@@ -88,6 +89,12 @@ def record(folder, n):
     return ["report", folder, "-o", folder / "report.html"]
 
 
+def made(make, folder, size):
+    """An input, made by a process of its own: what this one holds would count as its children's."""
+    with multiprocessing.Pool(1) as pool:
+        return pool.apply(make, (folder, size))
+
+
 def measure(command):
     """Seconds, peak in bytes and exit code; the fastest of some runs."""
     best = None
@@ -112,8 +119,7 @@ def main():
         first = None
         for size in (arguments.size, 2 * arguments.size):
             with tempfile.TemporaryDirectory() as folder:
-                command = [arguments.binary, *make(Path(folder), size)]
-                seconds, peak, code = measure(command)
+                seconds, peak, code = measure([arguments.binary, *made(make, Path(folder), size)])
             first = first or (seconds, peak)
             ratios = f"{seconds / first[0]:7.2f}{peak / first[1]:8.2f}"
             print(f"{make.__name__:<14}{size:>10,}{code:>6}{seconds:9.2f}{peak / 1e6:8.0f}{ratios}")
