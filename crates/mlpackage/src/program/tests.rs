@@ -367,6 +367,19 @@ fn nested(blocks: u32, dictionaries: u32) -> Program {
 }
 
 #[test]
+fn a_million_operations_are_read_and_written() {
+    const NUM_OPERATIONS: usize = 1_000_000;
+    let mut program = encode(&nested(0, 0), &mut place).unwrap();
+    let op = first_op(&mut program).clone();
+    let function = program.functions.get_mut("main").unwrap();
+    let block = function.block_specializations.values_mut().next().unwrap();
+    block.operations = vec![op; NUM_OPERATIONS];
+    let (decoded, _) = decode(&program).unwrap();
+    assert_eq!(decoded.main().unwrap().num_ops(), NUM_OPERATIONS);
+    assert!(encode(&decoded, &mut place).unwrap() == program);
+}
+
+#[test]
 fn what_is_nested_as_deeply_as_allowed_is_read_back() {
     for (blocks, dictionaries) in [(0, MAX_NESTING), (MAX_NESTING, 0), (10, MAX_NESTING - 10)] {
         let encoded = encode(&nested(blocks, dictionaries), &mut place).unwrap();
