@@ -10,6 +10,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     prost_build::Config::new()
         // Hash maps would give other bytes on every run.
         .btree_map(["."])
+        // Slices of the model file, not copies.
+        .bytes([".CoreML.Specification.MILSpec.Block.operations"])
         .compile_fds(files)?;
     Ok(())
 }

@@ -27,7 +27,7 @@ static BLOBS: LazyLock<Folder> = LazyLock::new(|| {
 /// length it was read from.
 pub fn model(data: &[u8]) {
     let path = BLOBS.path().join("model.mlmodel");
-    let Ok(package) = Package::from_model_file(path, data) else {
+    let Ok(package) = Package::from_model_file(path, data.to_vec()) else {
         return;
     };
     let _ = (package.kind(), package.info());
@@ -35,7 +35,7 @@ pub fn model(data: &[u8]) {
         let _ = (feature.to_proto(), format!("{feature:?}"));
     }
     let bytes = package.model().encode_to_vec();
-    let again = Package::from_model_file("again", &bytes).expect("an encoded model");
+    let again = Package::from_model_file("again", bytes).expect("an encoded model");
     assert!(again.is_lossless());
     if let Ok(stages) = package.stages() {
         let mut all_decoded = true;
@@ -52,7 +52,8 @@ pub fn model(data: &[u8]) {
             }
         }
         if all_decoded {
-            assert!(mlpackage::carries_programs(&package).expect("all programs were read"));
+            // Unless operations hold fields that are not known, which is said.
+            let _ = mlpackage::carries_programs(&package).expect("all programs were read");
         }
     }
     let source = mlmodelc::Source {

@@ -7,7 +7,6 @@ use checkpoint::Tensor;
 use diffusion::unet::{self, Attention};
 use diffusion::{CheckpointWeights, Overflow};
 use mil::{Opset, Program, WeightStore};
-use mlpackage::{PackageLayout, PipelineStages};
 use partition::{Boundary, Count, Plan, Wiring};
 use preflight::Space;
 
@@ -18,7 +17,7 @@ use crate::metadata::{Chain, Credits, Wires};
 use crate::model::Model;
 use crate::monitor::{Begun, Observed};
 use crate::need::{Asked, Need};
-use crate::packages::{Layout, Packages, PlacedChunk, file_reports, num_operations, package_names};
+use crate::packages::{Packages, PlacedChunk, file_reports, num_operations, package_names};
 use crate::progress::{Cancel, Reporter};
 use crate::report::{self, Report};
 use crate::set::{self, Written};
@@ -115,23 +114,13 @@ impl<'m> Job<'m> {
             },
             plan: &plan,
         };
-        let (mut layouts, mut stages) = (Vec::new(), PipelineStages::new());
-        for (at, chunk) in chunks.iter().enumerate() {
-            let (verified, info) = (mil::verify(chunk)?, chain.info(at));
-            if is_pipeline {
-                stages.push(&verified, &info, &weights)?;
-            } else {
-                let layout = PackageLayout::new(&verified, &info, &weights)?;
-                layouts.push(Layout::Made(Box::new(layout)));
-            }
-        }
-        if is_pipeline {
-            layouts.push(Layout::Pipeline(stages.finish(&chain.whole())?));
-        }
-        let packages = Packages {
-            component: model.config.family().component().to_owned(),
-            list: names.into_iter().zip(layouts).collect(),
-        };
+        let packages = Packages::new(
+            model.config.family().component().to_owned(),
+            names.clone(),
+            &chunks.iter().collect::<Vec<_>>(),
+            &chain,
+            &weights,
+        )?;
         Ok(Job {
             operations: chunks.iter().map(num_operations).collect(),
             latent,

@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use mlpackage::ModelInfo;
+use mil::Verified;
+use mlpackage::{ModelInfo, PipelineLayout, PipelineStages, proto};
 use partition::{ChunkPlan, Plan};
 
+use crate::error::Error;
 use crate::job::JobOptions;
 use crate::model::Model;
+use crate::packages::Describe;
 
 /// Prefix of the user-defined keys.
 const KEY: &str = "chunk-unet";
@@ -78,9 +81,19 @@ pub(crate) struct Chain<'a> {
     pub plan: &'a Plan,
 }
 
+impl Describe for Chain<'_> {
+    fn chunk(&self, at: usize, program: &Verified<'_>) -> Result<proto::Model, Error> {
+        Ok(mlpackage::frame(program, &self.info(at))?)
+    }
+
+    fn pipeline(&self, stages: PipelineStages) -> Result<PipelineLayout, Error> {
+        Ok(stages.finish(&self.whole())?)
+    }
+}
+
 impl Chain<'_> {
     /// What the chunk at `at` says about itself.
-    pub(crate) fn info(&self, at: usize) -> ModelInfo {
+    fn info(&self, at: usize) -> ModelInfo {
         let chunk = &self.plan.chunks[at];
         ModelInfo {
             short_description: self.description(at),
@@ -93,7 +106,7 @@ impl Chain<'_> {
     }
 
     /// What a pipeline of all chunks says about itself.
-    pub(crate) fn whole(&self) -> ModelInfo {
+    fn whole(&self) -> ModelInfo {
         let mut user_defined = self.keys(0);
         user_defined.retain(|key, _| !is_place(key));
         ModelInfo {

@@ -4,13 +4,15 @@ use std::fs::File as OsFile;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use mil::{WeightId, WeightStore};
+use mil::{Program, Verified, WeightId, WeightStore};
 use mlpackage::blob::BlobLayout;
+use mlpackage::proto::Model;
 use mlpackage::{
     CopiedBlobs, MANIFEST_PATH, MODEL_PATH, PackageCopy, PackageLayout, PipelineLayout,
-    StageLayout, WEIGHTS_PATH,
+    PipelineStages, StageLayout, WEIGHTS_PATH,
 };
 use preflight::Space;
+use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -54,6 +56,15 @@ pub(crate) enum Layout {
     Pipeline(PipelineLayout),
     /// Another package.
     Copied(PackageCopy),
+}
+
+/// What model files say apart from their programs.
+pub(crate) trait Describe: Sync {
+    /// The model of a chunk, without its program.
+    fn chunk(&self, at: usize, program: &Verified<'_>) -> Result<Model, Error>;
+
+    /// The pipeline of all chunks.
+    fn pipeline(&self, stages: PipelineStages) -> Result<PipelineLayout, Error>;
 }
 
 impl Layout {
@@ -129,6 +140,37 @@ pub(crate) struct PlacedChunk<'p> {
 }
 
 impl Packages {
+    /// Lays out each chunk as a package of its own, or all as the stages of one where there are more chunks than names.
+    pub fn new(
+        component: String,
+        names: Vec<String>,
+        chunks: &[&Program],
+        describe: &impl Describe,
+        store: &dyn WeightStore,
+    ) -> Result<Packages, Error> {
+        let layouts = if names.len() < chunks.len() {
+            let mut stages = PipelineStages::new();
+            for (at, chunk) in chunks.iter().enumerate() {
+                let verified = mil::verify(chunk)?;
+                stages.push(&verified, describe.chunk(at, &verified)?, store)?;
+            }
+            vec![Layout::Pipeline(describe.pipeline(stages)?)]
+        } else {
+            let chunks = chunks.par_iter().enumerate();
+            let layouts = chunks.map(|(at, chunk)| {
+                let verified = mil::verify(chunk)?;
+                let frame = describe.chunk(at, &verified)?;
+                let layout = PackageLayout::framed(&verified, frame, store)?;
+                Ok(Layout::Made(Box::new(layout)))
+            });
+            layouts.collect::<Result<_, Error>>()?
+        };
+        Ok(Packages {
+            component,
+            list: names.into_iter().zip(layouts).collect(),
+        })
+    }
+
     /// All chunks, in chain order.
     pub fn chunks(&self) -> Vec<PlacedChunk<'_>> {
         let mut placed = Vec::new();
@@ -245,7 +287,7 @@ pub(crate) fn file_reports(written: &[Written]) -> Vec<report::FileReport> {
 }
 
 /// Operations of a program that are no constants.
-pub(crate) fn num_operations(program: &mil::Program) -> usize {
+pub(crate) fn num_operations(program: &Program) -> usize {
     let ops = program.functions.values().flat_map(mil::Function::ops);
     ops.filter(|op| op.kind != mil::ops::Op::Const.into())
         .count()

@@ -35,6 +35,20 @@ impl Problem {
     pub(crate) fn missing(what: impl Into<String>) -> Self {
         Problem::new(what, "", "nothing")
     }
+
+    /// Bytes that are no message of the format.
+    pub(crate) fn no_message(what: &str, error: &prost::DecodeError) -> Self {
+        let found = shown::cut(&error.to_string());
+        Problem::new(what, "a protobuf message", found)
+    }
+
+    /// The same, found in a part.
+    pub(crate) fn within(self, part: &str) -> Self {
+        Problem {
+            what: format!("{part}: {}", self.what),
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for Problem {

@@ -131,8 +131,11 @@ pub(crate) fn encode(model: &proto::Model) -> Result<Vec<u8>, Error> {
     Ok(model.encode_to_vec())
 }
 
-/// A model file apart from its program: inputs and outputs as `main` has them.
-pub(crate) fn frame(program: &Verified<'_>, info: &ModelInfo) -> Result<proto::Model, Error> {
+/// The model file of a program of ours, apart from the program itself: inputs and outputs as `main` has them.
+///
+/// # Errors
+/// There are other functions than `main`, or inputs or outputs have types that no feature has or one name twice.
+pub fn frame(program: &Verified<'_>, info: &ModelInfo) -> Result<proto::Model, Error> {
     let (function, opset) = only_main(program).map_err(Error::unwritable)?;
     let body = function.body().map(|b| function.block(b));
     let outputs = body.map_or(&[][..], |b| &b.outputs);

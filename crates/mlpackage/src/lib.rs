@@ -54,7 +54,7 @@ pub use copy::{CopiedBlobs, PackageCopy};
 pub use error::{Error, Problem, ProgramError};
 pub use feature::{Feature, FeatureType};
 pub use info::ModelInfo;
-pub use layout::{MODEL_PATH, PackageLayout, WEIGHTS_FILE_NAME, WEIGHTS_PATH};
+pub use layout::{MODEL_PATH, PackageLayout, WEIGHTS_FILE_NAME, WEIGHTS_PATH, frame};
 pub use links::check_links;
 pub use lossless::carries_programs;
 pub use manifest::{MANIFEST_PATH, MAX_MANIFEST_BYTES};

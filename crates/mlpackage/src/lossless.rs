@@ -1,7 +1,7 @@
 //! Whether decoding a model file lost anything.
 //!
-//! The decoder drops fields that it does not know without a word, so the messages are measured as they would be encoded: if
-//! nothing was lost, that is the file's length.
+//! The decoder drops fields that it does not know without a word, so messages are measured as they would be encoded: if
+//! nothing was lost, that is the length of what was decoded. Operations are measured each by itself.
 
 use prost::Message;
 use prost::length_delimiter_len;
@@ -11,7 +11,7 @@ use crate::package::Package;
 use crate::pipeline::Stage;
 use crate::program;
 use crate::proto::model::Type;
-use crate::proto::{Metadata, Model, ModelDescription, Pipeline};
+use crate::proto::{Metadata, Model, ModelDescription, Pipeline, mil_spec};
 
 /// Whether a file of `len_bytes` holds just what the model decoded from it holds.
 ///
@@ -23,7 +23,8 @@ pub(crate) fn is_lossless(model: &Model, len_bytes: u64) -> bool {
         .contains(&len_bytes)
 }
 
-/// Whether a package's program, or those of its pipeline's stages, come out of decoding and encoding as they went in.
+/// Whether a package's program, or those of its pipeline's stages, come out of decoding and encoding as they went in. They do not
+/// if they hold fields that are not known here.
 ///
 /// # Errors
 /// The package holds no program, or one that cannot be read.
@@ -41,8 +42,30 @@ fn carries_program(stage: &Stage<'_>) -> Result<bool, Error> {
         return Ok(false);
     };
     let encoded = program::encode(program, &mut |weight, _| table.place(weight));
+    Ok(encoded.is_ok_and(|e| is_same_program(stored, e)))
+}
+
+/// Whether a program is `encoded` but for the order of keys in its operations, which other encoders choose freely.
+fn is_same_program(stored: &mil_spec::Program, encoded: mil_spec::Program) -> bool {
+    let mut stored = stored.clone();
+    let functions = stored.functions.values_mut();
+    let mut blocks = functions.flat_map(|f| f.block_specializations.values_mut());
+    let is_known = blocks.all(|block| order_operations(block).is_some());
     // As bytes too, since a number that is none does not equal itself.
-    Ok(encoded.is_ok_and(|e| e == *stored || e.encode_to_vec() == stored.encode_to_vec()))
+    is_known && (stored == encoded || stored.encode_to_vec() == encoded.encode_to_vec())
+}
+
+/// Puts the operations of a block into the form in which they are encoded here; `None` if that loses something.
+fn order_operations(block: &mut mil_spec::Block) -> Option<()> {
+    for op in &mut block.operations {
+        let mut message = mil_spec::Operation::decode(op.clone()).ok()?;
+        if message.encoded_len() != op.len() {
+            return None;
+        }
+        message.blocks.iter_mut().try_for_each(order_operations)?;
+        *op = message.encode_to_vec().into();
+    }
+    Some(())
 }
 
 /// Bytes that a message of `len` bytes with its length prefix grows by if its contents grow by `extra`.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mil::{Program, WeightStore};
 use prost::Message;
+use prost::bytes::Bytes;
 
 use crate::error::{Error, Problem};
 use crate::feature::Feature;
@@ -13,7 +14,7 @@ use crate::pipeline::{self, Decoded, Stage};
 use crate::program::WeightTable;
 use crate::proto::{self, model::Type};
 use crate::weights::PackageWeights;
-use crate::{file, manifest, shown};
+use crate::{file, manifest};
 
 /// Longest model file that is read or written: protobuf counts bytes in a signed 32-bit number.
 pub const MAX_MODEL_BYTES: u64 = i32::MAX as u64;
@@ -46,7 +47,7 @@ impl Package {
         }
         let model_path = manifest::read_model_path(&path)?;
         let bytes = file::read(&model_path, MAX_MODEL_BYTES)?;
-        let package = Package::from_model_file(model_path, &bytes)?;
+        let package = Package::from_model_file(model_path, bytes)?;
         Ok(Package { path, ..package })
     }
 
@@ -54,14 +55,17 @@ impl Package {
     ///
     /// # Errors
     /// It is no protobuf message.
-    pub fn from_model_file(model_path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Package, Error> {
+    pub fn from_model_file(
+        model_path: impl Into<PathBuf>,
+        bytes: Vec<u8>,
+    ) -> Result<Package, Error> {
         let model_path = model_path.into();
-        let model = proto::Model::decode(bytes).map_err(|e| {
-            let found = shown::cut(&e.to_string());
-            let problem = Problem::new("the model file", "a protobuf message", found);
+        let len_bytes = bytes.len() as u64;
+        let model = proto::Model::decode(Bytes::from(bytes)).map_err(|e| {
+            let problem = Problem::no_message("the model file", &e);
             Error::invalid(&model_path, problem)
         })?;
-        let lossless = is_lossless(&model, bytes.len() as u64);
+        let lossless = is_lossless(&model, len_bytes);
         let stages = pipeline::of(&model).map_or(&[][..], |p| &p.models);
         let stages = stages.iter().map(|_| Decoded::default()).collect();
         Ok(Package {
@@ -94,29 +98,9 @@ impl Package {
         self.model
     }
 
-    /// Lets go of the programs as messages, which take several times what they take decoded: [`Package::model`] has empty ones
-    /// afterwards, [`Package::stages`] what it had.
-    ///
-    /// # Errors
-    /// As for [`Package::program`].
-    pub fn release_programs(&mut self) -> Result<(), Error> {
-        for stage in self.stages()? {
-            stage.program()?;
-        }
-        let release = |model: &mut proto::Model| {
-            if let Some(Type::MlProgram(program)) = &mut model.r#type {
-                program.functions = std::collections::BTreeMap::new();
-            }
-        };
-        release(&mut self.model);
-        if let Some(Type::Pipeline(pipeline)) = &mut self.model.r#type {
-            pipeline.models.iter_mut().for_each(release);
-        }
-        Ok(())
-    }
-
     /// Whether [`Package::model`] holds everything that the file holds; if not, a newer format has fields that are not known
-    /// here, and a package made from this one would lack them.
+    /// here, and a package made from this one would lack them. Operations it holds as they are: whether those are known whole
+    /// is for [`carries_programs`](crate::carries_programs) to say.
     pub fn is_lossless(&self) -> bool {
         self.lossless
     }

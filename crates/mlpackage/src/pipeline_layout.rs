@@ -40,24 +40,12 @@ impl PipelineStages {
         Self::default()
     }
 
-    /// Adds a program of ours as the next stage.
-    ///
-    /// # Errors
-    /// As for [`PackageLayout::new`](crate::PackageLayout::new).
-    pub fn push(
-        &mut self,
-        program: &Verified<'_>,
-        info: &ModelInfo,
-        store: &dyn WeightStore,
-    ) -> Result<(), Error> {
-        self.push_framed(program, layout::frame(program, info)?, store)
-    }
-
-    /// Adds a program as the next stage, with everything else of its model as `frame` says.
+    /// Adds a program as the next stage, with everything else of its model as `frame` says ([`frame`](crate::frame) for a program
+    /// of ours).
     ///
     /// # Errors
     /// As for [`PackageLayout::framed`](crate::PackageLayout::framed).
-    pub fn push_framed(
+    pub fn push(
         &mut self,
         program: &Verified<'_>,
         frame: Model,

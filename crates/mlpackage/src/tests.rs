@@ -8,11 +8,11 @@ use mil::ops::Op;
 use mil::{Builder, Constant, Data, DataType, Opset, Program, ValueType, WeightId, WeightStore};
 use prost::Message;
 
-use crate::proto::{Model, model};
+use crate::proto::{Model, mil_spec, model};
 use crate::testing::MemoryStore;
 use crate::{
     Error, Feature, FeatureType, MANIFEST_PATH, MODEL_PATH, ModelInfo, Package, PackageLayout,
-    WEIGHTS_PATH,
+    WEIGHTS_PATH, carries_programs,
 };
 
 /// A convolution and an addition whose weights, of numbers that do not follow their use, are stored.
@@ -281,6 +281,35 @@ fn another_kind_of_model_is_named() {
     assert!(error.is_bad_input() && error.file().is_some());
 }
 
+/// Whether the written package carries its program once its first operation has other bytes.
+fn carries(change: impl Fn(Vec<u8>) -> Vec<u8>) -> bool {
+    let (folder, ..) = written();
+    change_model(folder.path(), |model| {
+        let Some(model::Type::MlProgram(program)) = &mut model.r#type else {
+            panic!("an ML Program");
+        };
+        let main = program.functions.get_mut("main").unwrap();
+        let body = main.block_specializations.get_mut("CoreML6").unwrap();
+        body.operations[0] = change(body.operations[0].to_vec()).into();
+    });
+    let package = Package::open(folder.path()).unwrap();
+    assert!(package.is_lossless());
+    carries_programs(&package).unwrap()
+}
+
+#[test]
+fn operations_are_carried_in_any_order_of_fields_but_only_known_ones() {
+    assert!(carries(|bytes| bytes));
+    // The type, which is the first field, comes last.
+    assert!(carries(|bytes| {
+        let message = mil_spec::Operation::decode(&bytes[..]).unwrap();
+        let field_len = 2 + message.r#type.len();
+        [&bytes[field_len..], &bytes[..field_len]].concat()
+    }));
+    // A field 99, which nobody knows.
+    assert!(!carries(|bytes| [&bytes[..], &[0x98, 0x06, 0x01]].concat()));
+}
+
 #[test]
 fn a_program_that_cannot_be_carried_is_an_error_that_says_where() {
     let (folder, ..) = written();
@@ -320,11 +349,12 @@ fn blob_files_are_looked_for_in_the_package_only() {
             };
             let main = program.functions.get_mut("main").unwrap();
             let body = main.block_specializations.get_mut("CoreML6").unwrap();
-            let val = body.operations[0].attributes.get_mut("val").unwrap();
-            if let Some(crate::proto::mil_spec::value::Value::BlobFileValue(blob)) = &mut val.value
-            {
+            let mut op = mil_spec::Operation::decode(body.operations[0].clone()).unwrap();
+            let val = op.attributes.get_mut("val").unwrap();
+            if let Some(mil_spec::value::Value::BlobFileValue(blob)) = &mut val.value {
                 blob.file_name = name.to_owned();
             }
+            body.operations[0] = op.encode_to_vec().into();
         });
         let package = Package::open(folder.path()).unwrap();
         assert!(package.program().is_ok());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mlpackage::assembly::{Assembly, WEIGHTS_FOLDER, assemble};
 use mlpackage::proto::model::Type;
 use mlpackage::proto::{Model, ModelDescription};
-use mlpackage::{MANIFEST_PATH, MODEL_PATH, ModelInfo, Package, check_links};
+use mlpackage::{MANIFEST_PATH, MODEL_PATH, ModelInfo, Package, carries_programs, check_links};
 
 use super::new_files;
 use crate::bundle::read_compiled;
@@ -124,7 +124,7 @@ fn open(path: &Path) -> Result<Package, Error> {
         check_links(path)?;
     }
     let package = Package::open(path)?;
-    if !package.is_lossless() {
+    if !package.is_lossless() || !carries_programs(&package)? {
         return Err(Error::Newer {
             path: path.to_owned(),
         });

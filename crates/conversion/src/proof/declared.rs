@@ -138,5 +138,7 @@ pub(super) fn is_plain(stage: &Stage) -> bool {
             })
             && blocks.all(|b| b.attributes.is_empty())
     };
-    stage.package.is_lossless() && stage.model().program().is_ok_and(plain)
+    stage.package.is_lossless()
+        && stage.model().program().is_ok_and(plain)
+        && mlpackage::carries_programs(&stage.package).unwrap_or(false)
 }

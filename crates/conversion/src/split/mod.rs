@@ -17,7 +17,7 @@ use std::time::Instant;
 use diffusion::unet;
 use mil::{Function, Program, ValueId, ValueType, Verified, WeightStore};
 use mlpackage::proto::Model;
-use mlpackage::{PackageCopy, PackageLayout, PipelineStages};
+use mlpackage::{PackageCopy, PipelineLayout, PipelineStages};
 use partition::{Boundary, ChunkPlan, Count, Plan, Wiring};
 use preflight::Space;
 
@@ -30,7 +30,9 @@ use crate::limit::Limit;
 use crate::metadata::Wires;
 use crate::monitor::{Begun, Observed};
 use crate::need::{Asked, Need};
-use crate::packages::{Layout, Packages, PlacedChunk, file_reports, num_operations, package_names};
+use crate::packages::{
+    Describe, Layout, Packages, PlacedChunk, file_reports, num_operations, package_names,
+};
 use crate::progress::{Cancel, Reporter};
 use crate::proof::Made;
 use crate::report as parts;
@@ -73,7 +75,6 @@ struct Cut {
     parts: Vec<Part>,
     /// Names of the packages.
     names: Vec<String>,
-    is_pipeline: bool,
 }
 
 /// A chunk before it is laid out as a package.
@@ -91,19 +92,24 @@ impl<'s> Split<'s> {
     pub fn plan(source: &'s Source, options: SplitOptions) -> Result<Split<'s>, Error> {
         let start = Instant::now();
         let base = options.name.clone().unwrap_or_else(|| source.base_name());
-        let verified = verify(source)?;
-        let (packages, cut) = if is_whole(source, &options)? {
-            let copy = Layout::Copied(PackageCopy::new(source.package())?);
-            let names = package_names(&base, 1).into_iter();
-            let packages = Packages {
+        let (checked, cut) = rayon::join(
+            || source.check_carried(),
+            || match is_whole(source, &options)? {
+                true => verify(source).map(|_| None),
+                false => cut(source, &verify(source)?, &options, &base).map(Some),
+            },
+        );
+        checked?;
+        let cut = cut?;
+        let packages = match &cut {
+            None => Packages {
                 component: component(&base),
-                list: names.zip([copy]).collect(),
-            };
-            (packages, None)
-        } else {
-            let cut = cut(source, &verified, &options, &base)?;
-            let packages = lay_out(source, &cut, component(&base))?;
-            (packages, Some(cut))
+                list: package_names(&base, 1)
+                    .into_iter()
+                    .zip([Layout::Copied(PackageCopy::new(source.package())?)])
+                    .collect(),
+            },
+            Some(cut) => lay_out(source, cut, component(&base))?,
         };
         Ok(Split {
             source,
@@ -401,31 +407,34 @@ fn cut(
         flexible,
         parts,
         names,
-        is_pipeline,
     })
 }
 
 /// Each chunk as a package of its own, or all as the stages of one.
 fn lay_out(source: &Source, cut: &Cut, component: String) -> Result<Packages, Error> {
+    let frames = Frames {
+        source,
+        parts: &cut.parts,
+    };
+    let programs: Vec<_> = cut.parts.iter().map(|part| &part.program).collect();
     let weights = source.weights()?;
-    let (mut layouts, mut stages) = (Vec::new(), PipelineStages::new());
-    for part in &cut.parts {
-        let (verified, frame) = (mil::verify(&part.program)?, part.frame.clone());
-        if cut.is_pipeline {
-            stages.push_framed(&verified, frame, &weights)?;
-        } else {
-            let layout = PackageLayout::framed(&verified, frame, &weights)?;
-            layouts.push(Layout::Made(Box::new(layout)));
-        }
+    Packages::new(component, cut.names.clone(), &programs, &frames, &weights)
+}
+
+/// What chunks say of the model.
+struct Frames<'a> {
+    source: &'a Source,
+    parts: &'a [Part],
+}
+
+impl Describe for Frames<'_> {
+    fn chunk(&self, at: usize, _: &Verified<'_>) -> Result<Model, Error> {
+        Ok(self.parts[at].frame.clone())
     }
-    if cut.is_pipeline {
-        let pipeline = stages.finish_framed(source.whole_description())?;
-        layouts.push(Layout::Pipeline(pipeline));
+
+    fn pipeline(&self, stages: PipelineStages) -> Result<PipelineLayout, Error> {
+        Ok(stages.finish_framed(self.source.whole_description())?)
     }
-    Ok(Packages {
-        component,
-        list: cut.names.iter().cloned().zip(layouts).collect(),
-    })
 }
 
 fn verify(source: &Source) -> Result<Verified<'_>, Error> {

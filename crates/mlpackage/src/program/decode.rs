@@ -7,10 +7,11 @@ use mil::{
     Block, BlockId, Constant, Data, DataType, Dim, Elements, Function, Operand, Operation, Program,
     TensorType, ValueId, ValueType,
 };
+use prost::Message;
 
 use super::scope::Scope;
 use super::weights::WeightTable;
-use super::{At, Depth, undefined, within};
+use super::{At, Depth, undefined, within, within_name};
 use crate::error::{Problem, ProgramError};
 use crate::proto::mil_spec as proto;
 
@@ -51,7 +52,7 @@ pub fn decode(program: &proto::Program) -> Result<(Program, WeightTable), Progra
 struct FunctionDecoder<'m, 'w> {
     f: Function,
     at: At<'m>,
-    scope: Scope<'m>,
+    scope: Scope<String>,
     weights: &'w mut WeightTable,
 }
 
@@ -80,7 +81,7 @@ impl<'m> FunctionDecoder<'m, '_> {
         Ok(())
     }
 
-    fn block(&mut self, block: &'m proto::Block, depth: Depth) -> Result<BlockId, ProgramError> {
+    fn block(&mut self, block: &proto::Block, depth: Depth) -> Result<BlockId, ProgramError> {
         let at = self.at;
         let id = self.f.add_block(Block::default());
         let mark = self.scope.enter();
@@ -90,7 +91,11 @@ impl<'m> FunctionDecoder<'m, '_> {
             .map_err(|p| at.error(p))?;
         let inputs = self.define(&block.inputs, depth).map_err(|p| at.error(p))?;
         for (index, op) in block.operations.iter().enumerate() {
-            let op = self.operation(op, index, depth)?;
+            let message = proto::Operation::decode(op.clone()).map_err(|e| {
+                let at = at.operation(index, "", "");
+                at.error(Problem::no_message("operation", &e))
+            })?;
+            let op = self.operation(&message, index, depth)?;
             self.f.push_op(id, op);
         }
         let outputs = block.outputs.iter().map(|n| self.value(n)).collect();
@@ -105,7 +110,7 @@ impl<'m> FunctionDecoder<'m, '_> {
 
     fn operation(
         &mut self,
-        op: &'m proto::Operation,
+        op: &proto::Operation,
         index: usize,
         depth: Depth,
     ) -> Result<Operation, ProgramError> {
@@ -117,10 +122,7 @@ impl<'m> FunctionDecoder<'m, '_> {
             .map(&op.attributes, depth)
             .map_err(|p| at.error(p))?;
         for (name, argument) in &op.inputs {
-            let operands = within(
-                crate::shown::text(name),
-                self.argument(argument, output, depth),
-            );
+            let operands = within_name(name, self.argument(argument, output, depth));
             let operands = operands.map_err(|p| at.error(p))?;
             decoded.inputs.insert(Cow::Owned(name.clone()), operands);
         }
@@ -154,15 +156,15 @@ impl<'m> FunctionDecoder<'m, '_> {
 
     fn define(
         &mut self,
-        values: &'m [proto::NamedValueType],
+        values: &[proto::NamedValueType],
         depth: Depth,
     ) -> Result<Vec<ValueId>, Problem> {
         let mut ids = Vec::with_capacity(values.len());
         for value in values {
             let ty = self.constants("").value_type(value.r#type.as_ref(), depth);
-            let ty = within(crate::shown::text(&value.name), ty)?;
+            let ty = within_name(&value.name, ty)?;
             let id = self.f.add_value(value.name.clone(), ty);
-            self.scope.define(&value.name, id);
+            self.scope.define(value.name.clone(), id);
             ids.push(id);
         }
         Ok(ids)
@@ -187,7 +189,7 @@ impl ConstantDecoder<'_> {
     ) -> Result<BTreeMap<K, Constant>, Problem> {
         let mut constants = BTreeMap::new();
         for (name, value) in values {
-            let constant = within(crate::shown::text(name), self.constant(value, depth))?;
+            let constant = within_name(name, self.constant(value, depth))?;
             constants.insert(K::from(name.clone()), constant);
         }
         Ok(constants)

@@ -6,10 +6,12 @@ use mil::{
     BlockId, Constant, Data, Dim, Elements, Function, Operand, Operation, Program, TensorType,
     ValueId, ValueType, WeightId,
 };
+use prost::Message;
+use prost::bytes::Bytes;
 
 use super::scope::Scope;
 use super::weights::BlobPlace;
-use super::{At, Depth, undefined, within};
+use super::{At, Depth, undefined, within, within_name};
 use crate::error::{Problem, ProgramError};
 use crate::proto::mil_spec as proto;
 
@@ -53,7 +55,7 @@ pub fn encode(
 struct FunctionEncoder<'p, 'c, 'w> {
     f: &'p Function,
     at: At<'p>,
-    scope: Scope<'p>,
+    scope: Scope<&'p str>,
     constants: &'c mut ConstantEncoder<'w>,
 }
 
@@ -88,7 +90,8 @@ impl<'p> FunctionEncoder<'p, '_, '_> {
         let inputs = self.define(&block.inputs, depth).map_err(|p| at.error(p))?;
         let mut operations = Vec::with_capacity(block.ops.len());
         for (index, &op) in block.ops.iter().enumerate() {
-            operations.push(self.operation(self.f.op(op), index, depth)?);
+            let message = self.operation(self.f.op(op), index, depth)?;
+            operations.push(Bytes::from(message.encode_to_vec()));
         }
         let outputs = block.outputs.iter().map(|&v| self.name(v)).collect();
         let outputs = within("block output", outputs).map_err(|p| at.error(p))?;
@@ -114,7 +117,7 @@ impl<'p> FunctionEncoder<'p, '_, '_> {
         let attributes = attributes.map_err(|p| at.error(p))?;
         let mut inputs = BTreeMap::new();
         for (name, operands) in &op.inputs {
-            let argument = within(name, self.argument(operands, depth));
+            let argument = within_name(name, self.argument(operands, depth));
             inputs.insert(name.to_string(), argument.map_err(|p| at.error(p))?);
         }
         let mut blocks = Vec::new();
@@ -188,7 +191,10 @@ impl ConstantEncoder<'_> {
         let mut values = BTreeMap::new();
         for (name, constant) in constants {
             let name = name.as_ref();
-            values.insert(name.to_owned(), within(name, self.value(constant, depth))?);
+            values.insert(
+                name.to_owned(),
+                within_name(name, self.value(constant, depth))?,
+            );
         }
         Ok(values)
     }

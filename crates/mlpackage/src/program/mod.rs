@@ -11,8 +11,6 @@ mod scope;
 mod tests;
 mod weights;
 
-use std::fmt;
-
 pub use decode::decode;
 pub use encode::encode;
 pub use weights::{BlobPlace, StoredWeight, WeightTable};
@@ -95,10 +93,12 @@ fn undefined(name: &str) -> Problem {
     )
 }
 
-/// Names what a problem was found in.
-fn within<T>(part: impl fmt::Display, result: Result<T, Problem>) -> Result<T, Problem> {
-    result.map_err(|p| Problem {
-        what: format!("{part}: {}", p.what),
-        ..p
-    })
+/// Says in which part a problem was found.
+fn within<T>(part: &str, result: Result<T, Problem>) -> Result<T, Problem> {
+    result.map_err(|p| p.within(part))
+}
+
+/// Says in what of a name a problem was found.
+fn within_name<T>(name: &str, result: Result<T, Problem>) -> Result<T, Problem> {
+    result.map_err(|p| p.within(&shown::text(name)))
 }

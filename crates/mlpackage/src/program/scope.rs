@@ -1,22 +1,24 @@
 //! Which values names stand for at a place in a program.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use mil::ValueId;
 
 /// Names in scope: later ones hide earlier ones, and leaving a block brings back what was before it.
 #[derive(Default)]
-pub(super) struct Scope<'n> {
-    by_name: HashMap<&'n str, ValueId>,
-    hidden: Vec<(&'n str, Option<ValueId>)>,
+pub(super) struct Scope<N> {
+    by_name: HashMap<N, ValueId>,
+    hidden: Vec<(N, Option<ValueId>)>,
 }
 
 /// A place to go back to.
 pub(super) struct Mark(usize);
 
-impl<'n> Scope<'n> {
-    pub(super) fn define(&mut self, name: &'n str, value: ValueId) {
-        let before = self.by_name.insert(name, value);
+impl<N: Borrow<str> + Hash + Eq + Clone> Scope<N> {
+    pub(super) fn define(&mut self, name: N, value: ValueId) {
+        let before = self.by_name.insert(name.clone(), value);
         self.hidden.push((name, before));
     }
 
@@ -32,7 +34,7 @@ impl<'n> Scope<'n> {
         for (name, before) in self.hidden.drain(mark.0..).rev() {
             match before {
                 Some(value) => self.by_name.insert(name, value),
-                None => self.by_name.remove(name),
+                None => self.by_name.remove(name.borrow()),
             };
         }
     }

@@ -11,6 +11,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use prost::Message;
+use prost::bytes::Bytes;
 
 use super::{BlobPlace, MAX_NESTING, decode, encode};
 use crate::error::Problem;
@@ -370,10 +371,8 @@ fn nested(blocks: u32, dictionaries: u32) -> Program {
 fn a_million_operations_are_read_and_written() {
     const NUM_OPERATIONS: usize = 1_000_000;
     let mut program = encode(&nested(0, 0), &mut place).unwrap();
-    let op = first_op(&mut program).clone();
-    let function = program.functions.get_mut("main").unwrap();
-    let block = function.block_specializations.values_mut().next().unwrap();
-    block.operations = vec![op; NUM_OPERATIONS];
+    let operations = operations(&mut program);
+    *operations = vec![operations[0].clone(); NUM_OPERATIONS];
     let (decoded, _) = decode(&program).unwrap();
     assert_eq!(decoded.main().unwrap().num_ops(), NUM_OPERATIONS);
     assert!(encode(&decoded, &mut place).unwrap() == program);
@@ -396,32 +395,49 @@ fn what_is_nested_as_deeply_as_allowed_is_read_back() {
 #[test]
 fn what_is_nested_too_deeply_is_refused() {
     let mut program = encode(&nested(0, MAX_NESTING), &mut place).unwrap();
-    let op = first_op(&mut program);
-    let argument = op.inputs.get_mut("x").unwrap();
-    let operand = argument.arguments.pop().unwrap();
-    let Some(proto::argument::binding::Binding::Value(value)) = operand.binding else {
-        panic!("an operand in place");
-    };
-    let list = proto::ListValue {
-        values: vec![value.clone()],
-    };
-    let list = proto::value::immediate_value::Value::List(list);
-    let outer = proto::Value {
-        value: Some(proto::value::Value::ImmediateValue(
-            proto::value::ImmediateValue { value: Some(list) },
-        )),
-        ..value
-    };
-    op.attributes.insert("deep".to_owned(), outer);
+    change_first_op(&mut program, |op| {
+        let argument = op.inputs.get_mut("x").unwrap();
+        let operand = argument.arguments.pop().unwrap();
+        let Some(proto::argument::binding::Binding::Value(value)) = operand.binding else {
+            panic!("an operand in place");
+        };
+        let list = proto::ListValue {
+            values: vec![value.clone()],
+        };
+        let list = proto::value::immediate_value::Value::List(list);
+        let outer = proto::Value {
+            value: Some(proto::value::Value::ImmediateValue(
+                proto::value::ImmediateValue { value: Some(list) },
+            )),
+            ..value
+        };
+        op.attributes.insert("deep".to_owned(), outer);
+    });
     let error = decode(&program).unwrap_err();
     assert!(error.to_string().contains("nesting"), "{error}");
     assert!(error.operation.contains("odd"), "{error:?}");
 }
 
-fn first_op(program: &mut proto::Program) -> &mut proto::Operation {
+fn operations(program: &mut proto::Program) -> &mut Vec<Bytes> {
     let main = program.functions.get_mut("main").unwrap();
     let body = main.block_specializations.get_mut("CoreML6").unwrap();
-    &mut body.operations[0]
+    &mut body.operations
+}
+
+fn change_first_op(program: &mut proto::Program, change: impl FnOnce(&mut proto::Operation)) {
+    let operation = &mut operations(program)[0];
+    let mut message = proto::Operation::decode(operation.clone()).unwrap();
+    change(&mut message);
+    *operation = message.encode_to_vec().into();
+}
+
+#[test]
+fn bytes_that_are_no_operation_are_refused_with_their_place() {
+    let mut program = small();
+    operations(&mut program).push(Bytes::from_static(&[0xff]));
+    let error = decode(&program).unwrap_err();
+    assert_eq!(error.problem.expected, "a protobuf message");
+    assert!(error.operation.starts_with('1'), "{error:?}");
 }
 
 /// `y = add(x = x, y = 1.0)` with a weight as an attribute.
@@ -506,7 +522,7 @@ fn what_a_program_cannot_hold_is_refused_by_name() {
     assert!(decode(&small()).is_ok());
     for (message, change) in cases {
         let mut program = small();
-        change(first_op(&mut program));
+        change_first_op(&mut program, change);
         let error = decode(&program).expect_err(message);
         assert!(error.to_string().contains(message), "{message}: {error}");
         assert_eq!(
