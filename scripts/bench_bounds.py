@@ -26,7 +26,7 @@ def safetensors(folder, n):
     text = json.dumps(header, separators=(",", ":")).encode()
     path = folder / "many.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(n))
-    return ["inspect", path, "--json"]
+    return [["inspect", path, "--json"]]
 
 
 def giant_name(folder, n):
@@ -35,7 +35,7 @@ def giant_name(folder, n):
     text = json.dumps(header).encode()
     path = folder / "name.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(1))
-    return ["inspect", path, "--json"]
+    return [["inspect", path, "--json"]]
 
 
 def message(*fields):
@@ -74,11 +74,13 @@ def package(folder, n):
     program = message((1, 1), (2, message((1, "main"), (2, function))))
     path = folder / "many.mlpackage"
     (path / "Data").mkdir(parents=True)
-    (path / "Data/model.mlmodel").write_bytes(message((1, 8), (502, program)))
+    array = message((3, message((5, message((1, b"\x04"), (2, 65568))))))
+    description = message((1, message((1, "x")) + array), (10, message((1, f"y{n - 1}")) + array))
+    (path / "Data/model.mlmodel").write_bytes(message((1, 8), (2, description), (502, program)))
     item = {"author": "a", "description": "d", "name": "n", "path": "model.mlmodel"}
     manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"A": item}, "rootModelIdentifier": "A"}
     (path / "Manifest.json").write_text(json.dumps(manifest))
-    return ["inspect", path, "--mil"]
+    return [["inspect", path, "--mil"], ["split", path, "--chunks", "16", "--dry-run", "--quiet"]]
 
 
 def record(folder, n):
@@ -86,7 +88,7 @@ def record(folder, n):
     names = [f"{'x' * 20}{i}.mlpackage" for i in range(n // 4)]
     record = {"schema_version": 1, "components": {"unet": {"packages": names}}}
     (folder / "conversion.json").write_text(json.dumps(record))
-    return ["report", folder, "-o", folder / "report.html"]
+    return [["report", folder, "-o", folder / "report.html"]]
 
 
 def made(make, folder, size):
@@ -114,15 +116,19 @@ def main():
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/chunk-unet")
     parser.add_argument("--size", type=int, default=500_000)
     arguments = parser.parse_args()
-    print(f"{'input':<14}{'n':>10}{'exit':>6}{'seconds':>9}{'MB':>8}{'time':>7}{'memory':>8}")
+    print(f"{'input':<13}{'command':<9}{'n':>10}{'exit':>6}{'seconds':>9}{'MB':>8}{'time':>7}{'memory':>8}")
     for make in (safetensors, giant_name, package, record):
-        first = None
+        first = {}
         for size in (arguments.size, 2 * arguments.size):
             with tempfile.TemporaryDirectory() as folder:
-                seconds, peak, code = measure([arguments.binary, *made(make, Path(folder), size)])
-            first = first or (seconds, peak)
-            ratios = f"{seconds / first[0]:7.2f}{peak / first[1]:8.2f}"
-            print(f"{make.__name__:<14}{size:>10,}{code:>6}{seconds:9.2f}{peak / 1e6:8.0f}{ratios}")
+                for command in made(make, Path(folder), size):
+                    seconds, peak, code = measure([arguments.binary, *command])
+                    before = first.setdefault(command[0], (seconds, peak))
+                    ratios = f"{seconds / before[0]:7.2f}{peak / before[1]:8.2f}"
+                    print(
+                        f"{make.__name__:<13}{command[0]:<9}{size:>10,}{code:>6}{seconds:9.2f}{peak / 1e6:8.0f}{ratios}",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":
