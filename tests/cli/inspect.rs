@@ -130,7 +130,7 @@ fn an_interrupted_replacement_is_settled_first() {
     }
     folder.write("out/.chunk-unet-1-0123456789abcdef/lock", "");
     let journal = json!({
-        "schema_version": 1, "component": "unet", "had_record": false,
+        "schema_version": 1, "component": "unet", "record": {"before": null},
         "outgoing": [], "incoming": ["Unet.mlpackage"],
     });
     folder.write(

@@ -108,7 +108,7 @@ fn unsettle(dir: &Path) {
         .filter(|name| name.ends_with(".mlpackage"))
         .collect();
     let journal = json!({
-        "schema_version": 1, "component": "unet", "had_record": false,
+        "schema_version": 1, "component": "unet", "record": {"before": null},
         "outgoing": [], "incoming": incoming,
     });
     fs::write(work.join("lock"), "").unwrap();

@@ -407,7 +407,7 @@ fn a_killed_conversions_folder_goes_and_what_it_had_begun_is_finished() {
     assert!(home.files().is_empty(), "{:?}", home.files());
     // Past the point from which on the new set is what will be.
     home.file(&format!("out/{WORK}/new/A.mlpackage/weight.bin"), 1);
-    let journal = json!({"schema_version": 1, "component": "unet", "outgoing": [], "incoming": ["A.mlpackage"], "had_record": false});
+    let journal = json!({"schema_version": 1, "component": "unet", "outgoing": [], "incoming": ["A.mlpackage"], "record": {"before": null}});
     home.write(
         &format!("out/{WORK}/journal.json"),
         journal.to_string().as_bytes(),

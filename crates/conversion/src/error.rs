@@ -346,6 +346,7 @@ fn place(e: &set::Error) -> Option<&Path> {
     match e {
         set::Error::NotAFolder { path }
         | set::Error::Busy { path }
+        | set::Error::Foreign { path }
         | set::Error::BadRecord { path, .. }
         | set::Error::BadJournal { path, .. }
         | set::Error::DiskFull { path, .. }

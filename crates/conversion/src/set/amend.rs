@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::disk::Disk;
-use super::record::{RECORD_NAME, Record};
+use super::disk::{self, Disk};
+use super::record::{MAX_RECORD_BYTES, RECORD_NAME, Record};
 use super::recover::recover_locked;
 use super::work::Work;
 use super::{Error, lock};
@@ -40,9 +40,19 @@ fn amend_on(
     if !record.entry(component).is_some_and(is_seen) {
         return Ok(false);
     }
-    let path = work.new_dir().join(RECORD_NAME);
+    let (path, here) = (work.new_dir().join(RECORD_NAME), dir.join(RECORD_NAME));
+    let before = record.bytes.clone();
     disk.write_new(&path, &record.amended(component, key, value))?;
-    disk.replace(&path, &dir.join(RECORD_NAME))?;
+    if disk.exchange(&path, &here)? {
+        // Somebody may have changed it since it was read.
+        let replaced = disk::read_capped(&path, MAX_RECORD_BYTES);
+        if replaced.map_err(|source| Error::io("read", &path, source))? != before {
+            disk.exchange(&path, &here)?;
+            return Ok(false);
+        }
+    } else {
+        disk.replace(&path, &here)?;
+    }
     disk.sync_dir(dir)?;
     Ok(true)
 }
@@ -113,6 +123,22 @@ mod tests {
         );
         assert!(!gone.unwrap());
         assert_eq!(text(folder.path()), TEXT);
+    }
+
+    #[test]
+    fn what_another_changes_meanwhile_stays() {
+        let folder = folder();
+        let other = |action: &'static str, path: &Path| {
+            if action == "exchange" && text(folder.path()) == TEXT {
+                fs::write(path, "another's")?;
+            }
+            Ok(())
+        };
+        let (disk, cancel) = (Disk::hooked(&other), Cancel::new());
+        let proof = ("proof", Value::from(1));
+        let amended = amend_on(disk, folder.path(), "unet", &seen(), proof, &cancel);
+        assert!(!amended.unwrap());
+        assert_eq!(text(folder.path()), "another's");
     }
 
     #[test]

@@ -145,6 +145,11 @@ impl<'a> Disk<'a> {
         })
     }
 
+    /// Exchanges two files in one step; `false` where the filesystem cannot.
+    pub fn exchange(self, from: &Path, to: &Path) -> Result<bool, Error> {
+        self.run("exchange", to, || exchange(from, to))
+    }
+
     /// Renames, replacing a file that has the new name.
     pub fn replace(self, from: &Path, to: &Path) -> Result<(), Error> {
         self.run("replace", to, || fs::rename(from, to))
@@ -264,6 +269,19 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
         Err(error) => Err(error),
     }
+}
+
+fn exchange(from: &Path, to: &Path) -> io::Result<bool> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            answer => return Ok(answer.map(|()| true)?),
+        }
+    }
+    Ok(false)
 }
 
 /// Whether anything has this name, a link that leads nowhere included.

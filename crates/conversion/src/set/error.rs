@@ -65,6 +65,12 @@ pub enum Error {
         /// The folder that it holds.
         path: PathBuf,
     },
+    /// A working folder that this user did not make, or that others may write in: what it says cannot be trusted.
+    #[error("the working folder `{}` is another user's, or others may write in it", Shown(.path))]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
     /// `conversion.json` is not one of ours.
     #[error("`{}` is no record of conversions: {reason}", Shown(.path))]
     BadRecord {
@@ -191,6 +197,7 @@ impl Error {
             | Self::Owned { .. }
             | Self::Changed { .. }
             | Self::Busy { .. }
+            | Self::Foreign { .. }
             | Self::Preflight(_)
             | Self::Io { .. }
             | Self::Panicked { .. } => ExitClass::Failed,
@@ -208,6 +215,7 @@ impl Error {
             Self::Owned { .. } => "owned_by_another_component",
             Self::Changed { .. } => "changed_meanwhile",
             Self::Busy { .. } => "busy",
+            Self::Foreign { .. } => "foreign_working_folder",
             Self::BadRecord { .. } => "bad_record",
             Self::BadJournal { .. } => "bad_journal",
             Self::Preflight(_) => "free_space_unknown",
@@ -241,6 +249,9 @@ impl Error {
             Self::Owned { .. } => "choose another name for the packages or another folder",
             Self::Changed { .. } | Self::Busy { .. } => {
                 "wait until the other process is done, look at its result, then run this again"
+            }
+            Self::Foreign { .. } => {
+                "another user may be at work here, or was killed at it: let that user finish or run this; or choose a folder of your own"
             }
             Self::BadRecord { .. } => "move the file away, or choose another folder",
             Self::BadJournal { .. } => {

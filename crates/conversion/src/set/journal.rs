@@ -1,20 +1,20 @@
 //! Putting a complete set in the place of another, so that a kill at any point can be finished or undone.
 //!
 //! The working folder holds `new/` (the packages to come and the record that goes with them) and `old/` (where
-//! what they replace goes, and a copy of the record that was there). The journal says what goes out and what
+//! what they replace goes, the record that was there too). Nothing is ever renamed to a name that is taken. The journal says what goes out and what
 //! comes in. Its file's name says which way things go: once `journal.json` is there they go forward, and
 //! from the moment it is renamed to `rollback.json` they go back. Each step looks at what is where first, so that
 //! any number of attempts, each stopped anywhere, come to the same end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Disk, exists};
-use super::error::Error;
+use super::error::{Error, Shown};
 use super::file::is_package_name;
 use super::place::is_placed_name;
-use super::record::{RECORD_NAME, SCHEMA_VERSION};
+use super::record::{MAX_RECORD_BYTES, RECORD_NAME, SCHEMA_VERSION};
 
 const FORWARD_NAME: &str = "journal.json";
 const BACK_NAME: &str = "rollback.json";
@@ -34,8 +34,29 @@ pub(super) struct Journal {
     pub outgoing: Vec<String>,
     /// Packages to be moved from `new/`.
     pub incoming: Vec<String>,
-    /// Whether the folder had a record before.
-    pub had_record: bool,
+    /// What becomes of the folder's record; `None` if it is left alone.
+    pub record: Option<RecordChange>,
+}
+
+/// How a replacement changes the folder's record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RecordChange {
+    /// BLAKE3 of the record that is replaced, in hexadecimal; `None` if there is none.
+    before: Option<String>,
+}
+
+impl RecordChange {
+    /// The change of a record with these contents.
+    pub fn of(before: Option<&[u8]>) -> Self {
+        Self {
+            before: before.map(digest),
+        }
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
 }
 
 /// The two ends a replacement can come to.
@@ -52,14 +73,14 @@ impl Journal {
         component: &str,
         outgoing: Vec<String>,
         incoming: Vec<String>,
-        had_record: bool,
+        record: Option<RecordChange>,
     ) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             component: component.into(),
             outgoing,
             incoming,
-            had_record,
+            record,
         }
     }
 
@@ -88,7 +109,7 @@ impl Journal {
             let path = work.join(name);
             let bad = |reason: String| Error::BadJournal {
                 path: path.clone(),
-                reason,
+                reason: Shown(&reason).to_string(),
             };
             let read = disk::read_capped(&path, MAX_JOURNAL_BYTES)
                 .map_err(|error| bad(error.to_string()))?;
@@ -170,8 +191,8 @@ impl Journal {
                 disk.rename(&new.join(name), &dir.join(name))?;
             }
         }
-        if exists(&new.join(RECORD_NAME))? {
-            disk.replace(&new.join(RECORD_NAME), &dir.join(RECORD_NAME))?;
+        if let Some(change) = &self.record {
+            change.forward(disk, dir, work)?;
         }
         sync_all(disk, &[dir, &new, &old])
     }
@@ -194,15 +215,8 @@ impl Journal {
 
     fn back(&self, disk: Disk<'_>, dir: &Path, work: &Path) -> Result<(), Error> {
         let (new, old) = (work.join("new"), work.join("old"));
-        let (record, new_record, old_record) = (
-            dir.join(RECORD_NAME),
-            new.join(RECORD_NAME),
-            old.join(RECORD_NAME),
-        );
-        if exists(&old_record)? {
-            disk.replace(&old_record, &record)?;
-        } else if !self.had_record && !exists(&new_record)? && exists(&record)? {
-            disk.rename(&record, &new_record)?;
+        if let Some(change) = &self.record {
+            change.back(disk, dir, work)?;
         }
         for name in &self.incoming {
             if !exists(&new.join(name))? && exists(&dir.join(name))? {
@@ -215,6 +229,47 @@ impl Journal {
             }
         }
         sync_all(disk, &[dir, &new, &old])
+    }
+}
+
+/// Where the record is, comes from and goes to.
+fn records(dir: &Path, work: &Path) -> [PathBuf; 3] {
+    [dir, &work.join("new"), &work.join("old")].map(|folder| folder.join(RECORD_NAME))
+}
+
+impl RecordChange {
+    fn forward(&self, disk: Disk<'_>, dir: &Path, work: &Path) -> Result<(), Error> {
+        let [here, new, old] = records(dir, work);
+        if !exists(&new)? {
+            return Ok(());
+        }
+        if let Some(before) = &self.before {
+            if !exists(&old)? && exists(&here)? {
+                disk.rename(&here, &old)?;
+            }
+            // Somebody may have changed it since it was read.
+            let found = disk::read_capped(&old, MAX_RECORD_BYTES);
+            let found = found.map_err(|source| Error::io("read", &old, source))?;
+            if found.is_some_and(|bytes| digest(&bytes) != *before) {
+                return Err(Error::Changed {
+                    dir: dir.to_owned(),
+                });
+            }
+        }
+        disk.rename(&new, &here)
+    }
+
+    fn back(&self, disk: Disk<'_>, dir: &Path, work: &Path) -> Result<(), Error> {
+        let [here, new, old] = records(dir, work);
+        let was_moved = exists(&old)?;
+        // The record that is there is the new one once that has left `new/`, and what it replaces is in `old/`.
+        if (was_moved || self.before.is_none()) && !exists(&new)? && exists(&here)? {
+            disk.rename(&here, &new)?;
+        }
+        match was_moved {
+            true => disk.rename(&old, &here),
+            false => Ok(()),
+        }
     }
 }
 
@@ -245,7 +300,7 @@ mod tests {
             "unet",
             vec!["a.mlpackage".into()],
             vec!["b.mlpackage".into()],
-            true,
+            Some(RecordChange::of(Some(b"{}"))),
         );
         journal.write(Disk::REAL, work.path()).unwrap();
         assert_eq!(Journal::read(work.path()).unwrap(), Some(journal));
@@ -255,7 +310,7 @@ mod tests {
     #[test]
     fn folders_that_are_links_are_refused() {
         let work = tempfile::tempdir().unwrap();
-        Journal::new("unet", vec![], vec![], false)
+        Journal::new("unet", vec![], vec![], None)
             .write(Disk::REAL, work.path())
             .unwrap();
         std::os::unix::fs::symlink("/", work.path().join("old")).unwrap();
@@ -269,7 +324,7 @@ mod tests {
     fn names_that_lead_elsewhere_are_refused() {
         let text = |name: &str, version: u64| {
             serde_json::json!({"schema_version": version, "component": "unet", "outgoing": [name],
-                "incoming": [], "had_record": false})
+                "incoming": [], "record": null})
             .to_string()
         };
         assert!(Journal::parse(text("a.mlpackage", 1).as_bytes()).is_ok());

@@ -28,6 +28,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{io, thread};
 
@@ -37,7 +38,7 @@ use serde_json::{Map, Value};
 use crate::memory_budget::{self, MemoryBudget};
 use crate::progress::{Cancel, Reporter, Stopped};
 use disk::{Disk, exists};
-use journal::{End, Journal};
+use journal::{End, Journal, RecordChange};
 use lock::Attempt;
 use record::Record;
 use work::{Made, Work};
@@ -262,16 +263,13 @@ impl Job<'_> {
     fn reserve_record(&self, work: &Work<'_>, old: &Record) -> Result<Vec<disk::Room>, Error> {
         let old_len = old.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let new_len = old_len + room::ENTRY_ALLOWANCE_BYTES;
-        let mut to_reserve = vec![
+        let to_reserve = [
             (work.new_dir().join(RECORD_NAME), new_len),
             (
                 work.path.join(journal::DRAFT_NAME),
                 room::JOURNAL_ALLOWANCE_BYTES,
             ),
         ];
-        if old_len > 0 {
-            to_reserve.push((work.old_dir().join(RECORD_NAME), old_len));
-        }
         let reserve = |(path, len): (PathBuf, u64)| self.disk.create_reserved(&path, len);
         to_reserve.into_iter().map(reserve).collect()
     }
@@ -329,11 +327,12 @@ impl Job<'_> {
     /// Finds what stands in the way, and whether it may go.
     fn meet(&self, record: &Record, incoming: &[String]) -> Result<Met, Error> {
         let recorded: Vec<String> = record.packages(self.component).map(str::to_owned).collect();
+        let owners = record.owners(self.component);
         for package in incoming.iter().chain(&recorded) {
-            if let Some(owner) = record.owner(package, self.component) {
+            if let Some(owner) = owners.get(package.as_str()) {
                 return Err(Error::Owned {
                     package: package.clone(),
-                    component: owner.into(),
+                    component: (*owner).to_owned(),
                 });
             }
         }
@@ -344,7 +343,8 @@ impl Job<'_> {
                 found: recorded,
             });
         }
-        for package in incoming.iter().filter(|name| !recorded.contains(name)) {
+        let listed: BTreeSet<_> = recorded.iter().collect();
+        for package in incoming.iter().filter(|name| !listed.contains(name)) {
             let path = self.dir.join(package);
             if exists(&path)? {
                 return Err(Error::InTheWay { path });
@@ -375,11 +375,7 @@ impl Job<'_> {
                 dir: self.dir.to_owned(),
             });
         }
-        let had_record = record.bytes.is_some();
-        if let Some(bytes) = &record.bytes {
-            self.disk
-                .write_new(&work.old_dir().join(RECORD_NAME), bytes)?;
-        }
+        let change = RecordChange::of(record.bytes.as_deref());
         let text = record.with(self.component, entry, incoming);
         self.disk
             .write_new(&work.new_dir().join(RECORD_NAME), &text)?;
@@ -391,7 +387,7 @@ impl Job<'_> {
             self.component,
             met.outgoing.clone(),
             incoming.to_vec(),
-            had_record,
+            Some(change),
         );
         journal.write(self.disk, &work.path)?;
         match journal.settle(self.disk, self.dir, &work.path)? {

@@ -217,12 +217,11 @@ impl Placement<'_> {
             job.disk.sync_dir(folder)?;
         }
         made.sync()?;
-        // No record is written: as if there were one already, which stays.
         let journal = Journal::new(
             &self.incoming.join(", "),
             met.to_vec(),
             self.incoming.clone(),
-            true,
+            None,
         );
         journal.write(job.disk, &work.path)?;
         match journal.settle(job.disk, job.dir, &work.path)? {

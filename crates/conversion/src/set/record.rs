@@ -7,11 +7,12 @@
 //! The file is data from outside: its names are checked before anything is done with them. What it holds beside
 //! a component's own entry is carried along as it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::error::Shown;
 use super::file::is_package_name;
 use super::{Error, disk};
 
@@ -20,7 +21,7 @@ pub const RECORD_NAME: &str = "conversion.json";
 /// The version of the record that is written and read.
 pub const SCHEMA_VERSION: u64 = 1;
 /// Far above any record (an entry is some kilobytes a package), far below what would hurt to read.
-const MAX_RECORD_BYTES: u64 = 16 << 20;
+pub(super) const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// The record of one output folder.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Record {
         let path = dir.join(RECORD_NAME);
         let bad = |reason: String| Error::BadRecord {
             path: path.clone(),
-            reason,
+            reason: Shown(&reason).to_string(),
         };
         let bytes =
             disk::read_capped(&path, MAX_RECORD_BYTES).map_err(|error| match error.kind() {
@@ -71,6 +72,13 @@ impl Record {
     /// The packages that a component's entry lists.
     pub fn packages(&self, component: &str) -> impl Iterator<Item = &str> {
         self.entry(component).into_iter().flat_map(listed)
+    }
+
+    /// Every package that another component lists, with that component.
+    pub fn owners(&self, other_than: &str) -> BTreeMap<&str, &str> {
+        let others = self.components().filter(|(name, _)| *name != other_than);
+        let owned = others.flat_map(|(name, entry)| listed(entry).map(|p| (p, name.as_str())));
+        owned.collect()
     }
 
     /// Which other component lists a package.

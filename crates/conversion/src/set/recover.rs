@@ -39,7 +39,7 @@ pub enum Outcome {
 /// # Errors
 ///
 /// [`Error::Busy`] while another process replaces a set in `dir`, [`Error::BadJournal`] if a journal is not
-/// ours, [`Error::Unfinished`] if a replacement can be neither finished nor undone now.
+/// ours, [`Error::Foreign`] for a working folder of another user, [`Error::Unfinished`] if a replacement can be neither finished nor undone now.
 pub fn recover(dir: &Path) -> Result<Vec<Recovered>, Error> {
     recover_with(Disk::REAL, dir)
 }
@@ -75,6 +75,11 @@ fn recover_one(
     folder: &Path,
     dir_is_locked: bool,
 ) -> Result<Option<Outcome>, Error> {
+    if !work::is_ours(dir, folder)? {
+        return Err(Error::Foreign {
+            path: folder.to_owned(),
+        });
+    }
     let journal = Journal::read(folder)?;
     let _lock = match (work::owner(folder, dir_is_locked), &journal) {
         (Ok(Owner::Gone(lock)), _) => lock,

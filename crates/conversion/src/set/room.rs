@@ -32,11 +32,10 @@ impl Room {
         record: &Record,
     ) -> Result<Self, Error> {
         let filesystem = Filesystem::holding(dir)?;
-        // The record is there three times for a moment: as it was, its copy, and as it will be.
+        // The record is there twice for a moment: as it was, and as it will be.
         let old_record = record.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let lens = files.iter().map(|file| file.content.len_bytes());
         let lens = lens.chain([
-            old_record,
             old_record + ENTRY_ALLOWANCE_BYTES,
             JOURNAL_ALLOWANCE_BYTES,
             // Progress, its successor, and the lock, which holds the last of it.

@@ -5,6 +5,7 @@
 //! under way in it or was kept.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -102,6 +103,24 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether only this user can have put something into a working folder. Where others may exchange it anyway, because
+/// they may rename what is in the output folder, it may be open to as many: some filesystems have one mode for all.
+pub(super) fn is_ours(dir: &Path, work: &Path) -> Result<bool, Error> {
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let look = |path: &Path| {
+        let found = fs::symlink_metadata(path);
+        found.map_err(|source| Error::io("look at", path, source))
+    };
+    let (dir, work) = (look(dir)?, look(work)?);
+    let exchangeable = match dir.mode() & STICKY {
+        0 => dir.mode() & OTHERS_WRITE,
+        _ => 0,
+    };
+    let user = rustix::process::geteuid().as_raw();
+    Ok(work.is_dir() && work.uid() == user && work.mode() & OTHERS_WRITE & !exchangeable == 0)
 }
 
 /// Exactly what [`create_unique`] makes, so that no folder of the person's is taken for one.

@@ -119,7 +119,7 @@ fn a_living_process_is_left_alone() {
     Way::default()
         .write(dir.path(), packages(&["A"], 1))
         .unwrap();
-    Journal::new("unet", vec![], vec![], false)
+    Journal::new("unet", vec![], vec![], None)
         .write(Disk::REAL, &work.path)
         .unwrap();
     assert!(matches!(recover(dir.path()), Err(Error::Busy { .. })));
@@ -172,7 +172,7 @@ fn a_journal_that_is_not_ours_touches_nothing() {
     for text in [
         "",
         "{}",
-        r#"{"schema_version":1,"component":"unet","outgoing":["../x.mlpackage"],"incoming":[],"had_record":true}"#,
+        r#"{"schema_version":1,"component":"unet","outgoing":["../x.mlpackage"],"incoming":[],"record":{"before":null}}"#,
     ] {
         fs::write(stale.join("journal.json"), text).unwrap();
         let before = snapshot(dir.path());
@@ -181,4 +181,71 @@ fn a_journal_that_is_not_ours_touches_nothing() {
         assert_eq!(error.exit_class(), ExitClass::BadInput);
         assert_eq!(snapshot(dir.path()), before);
     }
+}
+
+#[test]
+fn a_working_folder_that_others_may_write_in_is_not_believed() {
+    let dir = used_folder();
+    let planted = dir.path().join(".chunk-unet-1-0123456789abcdef");
+    fs::create_dir_all(planted.join("new")).unwrap();
+    fs::create_dir(planted.join("old")).unwrap();
+    let journal = r#"{"schema_version":1,"component":"x","outgoing":["Chunk1.mlpackage"],"incoming":[],"record":null}"#;
+    fs::write(planted.join("journal.json"), journal).unwrap();
+    let allow = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    for dir_mode in [0o755, 0o1777] {
+        allow(&planted, 0o777).unwrap();
+        allow(dir.path(), dir_mode).unwrap();
+        let before = snapshot(dir.path());
+        let error = recover(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::Foreign { .. }), "{error}");
+        let way = Way::default().force();
+        let error = way.write(dir.path(), packages(&["A"], 1)).unwrap_err();
+        assert!(matches!(error, Error::Foreign { .. }), "{error}");
+        assert_eq!(snapshot(dir.path()), before);
+    }
+    // Where all may rename all, as on filesystems without modes, it says no less than the folder around it.
+    allow(dir.path(), 0o777).unwrap();
+    assert_eq!(recover(dir.path()).unwrap().len(), 1);
+}
+
+/// Writes a set into `dir` while somebody else puts a record there right before the operation on `path`.
+fn write_beside_another(dir: &Path, path: &Path) -> Error {
+    let other = |action: &'static str, at: &Path| {
+        if action == "rename to" && at.ends_with(path) {
+            fs::write(dir.join(RECORD_NAME), "another's").unwrap();
+        }
+        Ok(())
+    };
+    let way = Way {
+        disk: Disk::hooked(&other),
+        ..Way::default()
+    };
+    let result = way.force().write(dir, packages(&["Chunk1", "New"], 9));
+    result.unwrap_err()
+}
+
+#[test]
+fn a_record_that_another_puts_there_meanwhile_stays() {
+    let dir = folder();
+    let error = write_beside_another(dir.path(), &dir.path().join(RECORD_NAME));
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    let found = snapshot(dir.path());
+    assert_eq!(found.keys().collect::<Vec<_>>(), [RECORD_NAME]);
+    assert_eq!(found[RECORD_NAME], b"another's");
+}
+
+#[test]
+fn a_record_that_another_changes_meanwhile_stays() {
+    let dir = used_folder();
+    let before = snapshot(dir.path());
+    let error = write_beside_another(dir.path(), &Path::new("old").join(RECORD_NAME));
+    assert!(matches!(error, Error::Changed { .. }), "{error}");
+    let mut found = snapshot(dir.path());
+    assert_eq!(
+        found
+            .insert(RECORD_NAME.into(), before[RECORD_NAME].clone())
+            .unwrap(),
+        b"another's"
+    );
+    assert_eq!(found, before);
 }
