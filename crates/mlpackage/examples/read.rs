@@ -6,8 +6,11 @@ use std::io::{self, BufRead, Write};
 
 use mil::{WeightId, WeightStore};
 use mlpackage::blob::{BlobFile, Record};
+use mlpackage::proto::Model;
+use mlpackage::proto::mil_spec::{Block, Operation};
+use mlpackage::proto::model::Type;
 use mlpackage::{Error, Package, PackageWeights};
-use prost::Message;
+use prost::{DecodeError, Message};
 use serde_json::{Value, json};
 
 fn main() -> io::Result<()> {
@@ -32,14 +35,46 @@ fn read(package: &Package) -> Value {
         Ok(stages) => stages,
         Err(error) => return refusal(&error),
     };
+    let mut model = package.model().clone();
+    let mut is_lossless = package.is_lossless();
+    if let Err(error) = read_operations(&mut model, &mut is_lossless) {
+        return json!({"error": format!("an operation: {error}")});
+    }
     let stages = stages.iter().map(|stage| match stage.weights() {
         Ok(weights) => json!({"weights": all(weights)}),
         Err(error) => refusal(&error),
     });
     json!({
-        "lossless": package.is_lossless(),
-        "model": hex(&package.model().encode_to_vec()),
+        "lossless": is_lossless,
+        "model": hex(&model.encode_to_vec()),
         "stages": stages.collect::<Vec<_>>(),
+    })
+}
+
+/// Operations are left encoded until they are asked for; here they are put to what is known of them.
+fn read_operations(model: &mut Model, is_lossless: &mut bool) -> Result<(), DecodeError> {
+    match &mut model.r#type {
+        Some(Type::MlProgram(program)) => {
+            let functions = program.functions.values_mut();
+            let mut blocks = functions.flat_map(|f| f.block_specializations.values_mut());
+            blocks.try_for_each(|block| read_block(block, is_lossless))
+        }
+        Some(Type::Pipeline(pipeline)) => {
+            let mut models = pipeline.models.iter_mut();
+            models.try_for_each(|stage| read_operations(stage, is_lossless))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_block(block: &mut Block, is_lossless: &mut bool) -> Result<(), DecodeError> {
+    block.operations.iter_mut().try_for_each(|bytes| {
+        let mut operation = Operation::decode(bytes.clone())?;
+        *is_lossless &= operation.encoded_len() == bytes.len();
+        let mut blocks = operation.blocks.iter_mut();
+        blocks.try_for_each(|inner| read_block(inner, is_lossless))?;
+        *bytes = operation.encode_to_vec().into();
+        Ok(())
     })
 }
 
