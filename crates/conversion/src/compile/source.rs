@@ -225,7 +225,9 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Far more than a pipeline of 64 stages has.
-const MAX_COMPILED_FILES: usize = 10_000;
+const MAX_COMPILED_ENTRIES: usize = 10_000;
+/// Folders within folders; the weights of a pipeline's stage are in the second.
+const MAX_COMPILED_DEPTH: usize = 16;
 
 /// A compiled model that is there, whoever compiled it.
 pub(crate) struct Compiled {
@@ -241,9 +243,7 @@ impl Compiled {
     pub fn open(path: &Path) -> Result<Self, Error> {
         check_links(path)?;
         let data = read_compiled(path)?;
-        let mut files = Vec::new();
-        list(path, "", &mut files)?;
-        files.sort();
+        let files = list(path)?;
         let is_stage = |(file, _): &&(String, u64)| {
             file.matches('/').count() == 1 && file.ends_with("/model.mil")
         };
@@ -283,31 +283,100 @@ fn is_weight(file: &str) -> bool {
     file.starts_with("weights/") || file.contains("/weights/")
 }
 
-/// The files below a folder, by their path from the top one.
-fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, u64)>) -> Result<(), Error> {
-    let failed = |e| Error::io("read folder", folder, e);
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let path = entry.path();
-        let odd = |what: &str| Error::NotBundled {
-            path: path.clone(),
-            what: what.to_owned(),
-            help: "compile its package again".to_owned(),
-        };
-        let name = entry.file_name().into_string();
-        let name = name.map_err(|_| odd("its name is no text"))?;
-        let metadata = fs::metadata(&path).map_err(|e| Error::io("open", &path, e))?;
-        let inside = format!("{prefix}{name}");
-        if metadata.is_dir() {
-            list(&path, &format!("{inside}/"), files)?;
-        } else if metadata.is_file() {
-            files.push((inside, metadata.len()));
-        } else {
-            return Err(odd("it is neither a file nor a folder"));
-        }
-        if files.len() > MAX_COMPILED_FILES {
-            return Err(odd("there are too many files for a compiled model"));
+/// The files in a compiled model's folder, by their path from it, sorted. A link may stand for a file and for no folder: with
+/// those, a few entries can make more paths than any walk comes to the end of.
+fn list(model: &Path) -> Result<Vec<(String, u64)>, Error> {
+    let mut files = Vec::new();
+    let mut folders = vec![(model.to_owned(), String::new(), 0)];
+    let mut entries = 0;
+    while let Some((folder, prefix, depth)) = folders.pop() {
+        let failed = |e| Error::io("read folder", &folder, e);
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let odd = |what: &str| Error::NotBundled {
+                path: path.clone(),
+                what: what.to_owned(),
+                help: "compile its package again".to_owned(),
+            };
+            entries += 1;
+            if entries > MAX_COMPILED_ENTRIES || depth > MAX_COMPILED_DEPTH {
+                return Err(odd(
+                    "there are too many files and folders for a compiled model",
+                ));
+            }
+            let name = entry.file_name().into_string();
+            let name = name.map_err(|_| odd("its name is no text"))?;
+            let is_link = entry.file_type().map_err(failed)?.is_symlink();
+            let metadata = fs::metadata(&path).map_err(|e| Error::io("open", &path, e))?;
+            let inside = format!("{prefix}{name}");
+            if metadata.is_file() {
+                files.push((inside, metadata.len()));
+            } else if metadata.is_dir() && is_link {
+                return Err(odd("it is a symbolic link to a folder"));
+            } else if metadata.is_dir() {
+                folders.push((path, format!("{inside}/"), depth + 1));
+            } else {
+                return Err(odd("it is neither a file nor a folder"));
+            }
         }
     }
-    Ok(())
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn files_and_links_to_files_are_listed() {
+        let model = tempfile::tempdir().unwrap();
+        fs::create_dir_all(model.path().join("model0/weights")).unwrap();
+        fs::write(model.path().join("model0/weights/0-weight.bin"), "1234").unwrap();
+        fs::write(model.path().join("coremldata.bin"), "").unwrap();
+        symlink("coremldata.bin", model.path().join("link")).unwrap();
+        let expected = [
+            ("coremldata.bin", 0),
+            ("link", 0),
+            ("model0/weights/0-weight.bin", 4),
+        ];
+        let expected = expected.map(|(path, len)| (path.to_owned(), len));
+        assert_eq!(list(model.path()).unwrap(), expected);
+    }
+
+    /// Two links a folder, each to the next one: 2^31 ways to the last.
+    #[test]
+    fn links_to_folders_are_refused() {
+        let model = tempfile::tempdir().unwrap();
+        for at in 0..32 {
+            let folder = model.path().join(format!("d{at}"));
+            fs::create_dir(&folder).unwrap();
+            for link in ["a", "b"] {
+                if at < 31 {
+                    symlink(format!("../d{}", at + 1), folder.join(link)).unwrap();
+                }
+            }
+        }
+        check_links(model.path()).unwrap();
+        let error = list(model.path()).unwrap_err();
+        assert_eq!(error.class(), crate::Class::BadInput);
+        assert!(error.to_string().contains("link to a folder"), "{error}");
+    }
+
+    #[test]
+    fn what_no_compiled_model_has_is_refused() {
+        let deep = tempfile::tempdir().unwrap();
+        fs::create_dir_all(deep.path().join("a/".repeat(2 * MAX_COMPILED_DEPTH))).unwrap();
+        let many = tempfile::tempdir().unwrap();
+        for at in 0..=MAX_COMPILED_ENTRIES {
+            fs::create_dir(many.path().join(at.to_string())).unwrap();
+        }
+        for model in [deep, many] {
+            let error = list(model.path()).unwrap_err();
+            assert!(error.to_string().contains("too many"), "{error}");
+        }
+    }
 }
