@@ -1,7 +1,7 @@
 //! `bundle`: the folder that Apple's Swift package loads.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use mlmodelc::Coremldata;
@@ -495,4 +495,33 @@ fn what_is_said_to_people() {
         assert!(result.stdout.contains(part), "{part}\n{}", result.stdout);
     }
     assert!(result.stderr.contains("experimental"), "{}", result.stderr);
+}
+
+/// A link in a compiled model would lead elsewhere from the bundle.
+#[test]
+fn no_link_of_a_compiled_model_gets_into_the_bundle() {
+    let folder = Folder::new();
+    let dir = chunks(&folder, 2);
+    let compiled = folder.at("compiled");
+    let packages = ["UnetChunk1.mlpackage", "UnetChunk2.mlpackage"].map(|n| dir.join(n));
+    let [first, second] = &packages;
+    let mut args = args!["compile", first, second, "-o", &compiled];
+    args.extend(args!["--compiler", "builtin", "-q"]);
+    run(args).ok();
+    let model = compiled.join("UnetChunk1.mlmodelc");
+    let weights = model.join("weights/weight.bin");
+    fs::create_dir(model.join("real")).unwrap();
+    fs::rename(&weights, model.join("real/weight.bin")).unwrap();
+    symlink(model.join("real/weight.bin"), &weights).unwrap();
+    let out = folder.at("out");
+    bundle(&compiled, &out, &[]).ok();
+    let placed = out.join("UnetChunk1.mlmodelc/weights/weight.bin");
+    assert!(fs::symlink_metadata(&placed).unwrap().is_file());
+    assert!(fs::read(&placed).unwrap() == fs::read(&weights).unwrap());
+
+    symlink("real", model.join("again")).unwrap();
+    let error = &bundle(&compiled, &folder.at("none"), &[]).failed(4).json()["error"];
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("a symbolic link to a folder"), "{message}");
+    assert!(!folder.at("none").exists());
 }

@@ -389,8 +389,19 @@ fn share(from: &Path, to: &Path, may_link: bool) -> Option<Shared> {
     }
     // A clone that failed half-way leaves nothing that counts.
     let _ = fs::remove_file(to);
-    let linked = may_link && fs::hard_link(from, to).is_ok();
-    linked.then_some(Shared::Linked)
+    (may_link && link(from, to)).then_some(Shared::Linked)
+}
+
+/// Gives a regular file a second name. The system would give one to a symbolic link as well, which leads elsewhere from there.
+fn link(from: &Path, to: &Path) -> bool {
+    if fs::hard_link(from, to).is_err() {
+        return false;
+    }
+    let is_file = fs::symlink_metadata(to).is_ok_and(|m| m.is_file());
+    if !is_file {
+        let _ = fs::remove_file(to);
+    }
+    is_file
 }
 
 fn copy<'f>(path: String, from: &Path, len_bytes: u64) -> Result<File<'f>, Error> {
@@ -619,5 +630,30 @@ mod tests {
         let dir = folder.path().join("out");
         assert!(place(&placement(&dir, &["A.mlmodelc"], false), missing).is_err());
         assert!(!dir.exists());
+    }
+    #[test]
+    fn no_link_is_placed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, real) = (folder.path().join("from"), folder.path().join("real"));
+        fs::write(&real, "weights").unwrap();
+        std::os::unix::fs::symlink(&real, &from).unwrap();
+        let files = || {
+            let mut files = model("A.mlmodelc", "x");
+            files.push(NewFile {
+                path: "A.mlmodelc/weights/weight.bin".to_owned(),
+                source: Source::File {
+                    path: from,
+                    len_bytes: 7,
+                    may_link: true,
+                },
+            });
+            files
+        };
+        let dir = folder.path().join("out");
+        let transfer = place(&placement(&dir, &["A.mlmodelc"], false), files).unwrap();
+        assert_eq!(transfer.linked_bytes, 0);
+        let placed = dir.join("A.mlmodelc/weights/weight.bin");
+        assert!(fs::symlink_metadata(&placed).unwrap().is_file());
+        assert_eq!(fs::read(&placed).unwrap(), b"weights");
     }
 }
