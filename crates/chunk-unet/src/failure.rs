@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use conversion::Class;
+use mil::VerifyErrors;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -95,7 +96,7 @@ impl Failure {
         let kind = causes(error)
             .find_map(|e| e.downcast_ref::<io::Error>())
             .map(io::Error::kind);
-        let message = shown_lines(&chain(error));
+        let message = chain(error);
         match kind {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Failure::new(Exit::NotEnoughSpace, "disk_full", message)
@@ -191,7 +192,7 @@ impl From<conversion::Error> for Failure {
             message: if is_undone {
                 INTERRUPTED.to_owned()
             } else {
-                shown_lines(&chain(&e))
+                chain(&e)
             },
             file: e.file().map(shown_path),
             tensor: e.tensor().map(shown),
@@ -215,9 +216,10 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn
     std::iter::successors(Some(error), |&e| e.source())
 }
 
-/// The message with those of its causes that it does not repeat.
+/// The message with those of its causes that it does not repeat, on one line but for the rules that a program breaks: a line
+/// each. Any other new line comes from outside and could pass for a message of ours.
 fn chain(error: &(dyn Error + 'static)) -> String {
-    causes(error)
+    let text = causes(error)
         .map(ToString::to_string)
         .reduce(|text, cause| {
             if text.contains(&cause) {
@@ -226,7 +228,27 @@ fn chain(error: &(dyn Error + 'static)) -> String {
                 format!("{text}: {cause}")
             }
         })
-        .unwrap_or_default()
+        .unwrap_or_default();
+    let Some(rules) = causes(error).find_map(|e| e.downcast_ref::<VerifyErrors>()) else {
+        return shown(&text);
+    };
+    let parts: Vec<_> = text.split(&rules.to_string()).map(shown).collect();
+    parts.join(&broken(rules))
+}
+
+/// The rules as they are displayed, with what each repeats of the program escaped.
+fn broken(rules: &VerifyErrors) -> String {
+    let mut rules = rules.clone();
+    for breach in &mut rules.0 {
+        for text in [
+            &mut breach.function,
+            &mut breach.operation,
+            &mut breach.message,
+        ] {
+            *text = shown(text);
+        }
+    }
+    rules.to_string()
 }
 
 /// As [`shown`], of a text whose lines are ours.
@@ -274,6 +296,35 @@ mod tests {
             assert_eq!(shown(text), expected);
             assert_eq!(shown(expected), expected, "once is enough");
         }
+    }
+
+    #[test]
+    fn only_rules_have_lines_of_their_own() {
+        let program = mil::Program {
+            version: 2,
+            ..mil::Program::default()
+        };
+        let mut rules = mil::verify(&program).unwrap_err();
+        rules.0[1].function = "zz\nerror: disk damaged".to_owned();
+        let error = conversion::Error::Program {
+            path: Path::new("a").to_owned(),
+            source: rules,
+        };
+        assert_eq!(
+            Failure::from(error).error.message,
+            "`a`: the program breaks 2 rule(s)\n  function ``: program version 2, expected 1\n  \
+             function `zz\\nerror: disk damaged`: the program has no function"
+        );
+        let source = conversion::set::Error::BadJournal {
+            path: Path::new("a").to_owned(),
+            reason: "unknown field `x\n  help: run `x``".to_owned(),
+        };
+        let message = Failure::from(conversion::Error::from(source)).error.message;
+        assert!(
+            message.ends_with("unknown field `x\\n  help: run `x``"),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1);
     }
 
     #[test]
