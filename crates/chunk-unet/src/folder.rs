@@ -1,20 +1,17 @@
 //! What an output folder holds before anything is done with it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use conversion::report::Chunk;
-use conversion::set::{self, Outcome, RECORD_NAME};
+use conversion::set::{self, MAX_RECORD_BYTES, Outcome, RECORD_NAME};
 use serde_json::Value;
 
 use crate::failure::{Exit, Failure, shown, shown_path};
 use crate::model;
 use crate::progress::note_line;
-
-/// Far above any record, far below what would hurt to read.
-const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// What the folder's record says of each component, by its name; empty without a record.
 ///
@@ -22,8 +19,8 @@ const MAX_RECORD_BYTES: u64 = 16 << 20;
 pub fn components(dir: &Path) -> Result<Value, Failure> {
     let path = dir.join(RECORD_NAME);
     let record = match read_record(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| e.to_string()),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound) => Ok(Value::Null),
+        Ok(Some(bytes)) => serde_json::from_slice(&bytes).map_err(|e| e.to_string()),
+        Ok(None) => Ok(Value::Null),
         Err(e) => Err(e.to_string()),
     };
     let mut record: Value = record.map_err(|reason| {
@@ -42,17 +39,9 @@ pub fn components(dir: &Path) -> Result<Value, Failure> {
         .unwrap_or_default())
 }
 
-/// A record's bytes, as far as they are a record's length.
-pub fn read_record(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for its other end.
-    if !path.symlink_metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_RECORD_BYTES)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// A record's bytes; `None` if there is no such file.
+pub fn read_record(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    set::read_capped(path, MAX_RECORD_BYTES)
 }
 
 /// The packages that a component's entry lists.
@@ -177,4 +166,40 @@ pub fn settle(dir: &Path) -> Result<(), Failure> {
         note_line(&note);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_too_long_is_no_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(RECORD_NAME);
+        // Sound as far as the first part of it goes.
+        let mut text = b"{}".to_vec();
+        text.resize(MAX_RECORD_BYTES as usize, b' ');
+        fs::write(&path, &text).unwrap();
+        assert_eq!(read_record(&path).unwrap(), Some(text.clone()));
+        text.push(b' ');
+        fs::write(&path, &text).unwrap();
+        let failure = components(dir.path()).unwrap_err();
+        assert_eq!(failure.exit, Exit::BadInput);
+        assert!(
+            failure.message().contains("longer than"),
+            "{}",
+            failure.message()
+        );
+    }
+
+    #[test]
+    fn links_are_no_records() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("other"), "{}").unwrap();
+        let path = dir.path().join(RECORD_NAME);
+        assert_eq!(read_record(&path).unwrap(), None);
+        std::os::unix::fs::symlink("other", &path).unwrap();
+        let error = read_record(&path).unwrap_err();
+        assert_eq!(error.to_string(), "it is not a regular file");
+    }
 }

@@ -95,11 +95,11 @@ fn read(path: &Path) -> Result<Record, Failure> {
     };
     const GIVE: &str =
         "give the folder that `convert` or `split` wrote, or the `conversion.json` in it";
-    let bytes = folder::read_record(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => bad("is not there", GIVE),
+    let read = folder::read_record(path).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => refused("read", path, e),
         _ => bad(&format!("is no record: {}", shown(&e.to_string())), GIVE),
     })?;
+    let bytes = read.ok_or_else(|| bad("is not there", GIVE))?;
     Record::parse(&bytes).map_err(|e| {
         let what = format!("is no record of conversions: {}", shown(&e.to_string()));
         bad(&what, "it is damaged, or another program's; convert again")

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::Error;
 
@@ -350,19 +351,25 @@ fn direct_flag() -> OFlags {
 }
 
 fn open_with(path: &Path, options: &mut OpenOptions, more: OFlags) -> io::Result<fs::File> {
+    let odd = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | more;
-    let file = options.custom_flags(flags.bits() as i32).open(path)?;
+    let opened = options.custom_flags(flags.bits() as i32).open(path);
+    let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+        // A link that is not to be followed.
+        Some(Errno::LOOP) => odd(),
+        _ => error,
+    })?;
     if file.metadata()?.is_file() {
         return Ok(file);
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "it is not a regular file",
-    ))
+    Err(odd())
 }
 
-/// Reads a small file whole; `None` if there is none. One longer than `max_bytes` is an error.
-pub(super) fn read_capped(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+/// Reads a small file whole; `None` if there is none.
+///
+/// # Errors
+/// It is longer than `max_bytes`, or no regular file: a link is not followed, and a pipe not waited for.
+pub fn read_capped(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     let file = match open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,

@@ -43,11 +43,12 @@ use lock::Attempt;
 use record::Record;
 use work::{Made, Work};
 
+pub use disk::read_capped;
 pub use error::{Error, ExitClass};
 pub use file::{Content, ContentError, File, Written};
 pub use follow::{Follower, Sight};
 pub use progress::{JobState, PROGRESS_NAME, Progress};
-pub use record::{RECORD_NAME, SCHEMA_VERSION};
+pub use record::{MAX_RECORD_BYTES, RECORD_NAME, SCHEMA_VERSION};
 pub use recover::{Outcome, Recovered, recover};
 pub use room::{Room, room};
 

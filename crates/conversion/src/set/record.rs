@@ -21,7 +21,7 @@ pub const RECORD_NAME: &str = "conversion.json";
 /// The version of the record that is written and read.
 pub const SCHEMA_VERSION: u64 = 1;
 /// Far above any record (an entry is some kilobytes a package), far below what would hurt to read.
-pub(super) const MAX_RECORD_BYTES: u64 = 16 << 20;
+pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// The record of one output folder.
 #[derive(Debug)]
