@@ -7,6 +7,7 @@
 mod blocks;
 pub mod bundle;
 pub mod compile;
+mod draft;
 mod error;
 pub mod evaluation;
 mod job;
@@ -23,6 +24,7 @@ pub mod report;
 pub mod set;
 pub mod split;
 
+pub use draft::Draft;
 pub use error::{Class, Error};
 pub use job::{Job, JobOptions};
 pub use limit::{Limit, Profile};

@@ -2,12 +2,12 @@
 
 mod opener;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use conversion::Draft;
 use conversion::set::{self, RECORD_NAME};
 use report::Record;
 
@@ -109,26 +109,18 @@ fn read(path: &Path) -> Result<Record, Failure> {
 /// Writes the page in one step: whoever looks finds what was there before, or all of the page.
 fn write(to: &Path, page: &[u8], force: bool) -> Result<(), Failure> {
     let is_new = !check_replaceable(to, force)?;
-    let parent = to.parent().filter(|p| *p != Path::new(""));
     let fail = |e| {
         let failure = refused("write", to, e);
         failure.with_help("choose another file with `-o`, in a folder that you may write to")
     };
-    let mut file = tempfile::Builder::new()
-        .prefix(".report-")
-        .suffix(".part")
-        // The user's mask takes away from it, as of any file.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(parent.unwrap_or(Path::new(".")))
-        .map_err(fail)?;
-    file.write_all(page).map_err(fail)?;
-    file.as_file().sync_all().map_err(fail)?;
+    let draft = Draft::begin(to).map_err(fail)?;
+    draft.file().write_all(page).map_err(fail)?;
     let placed = if is_new && !force {
-        file.persist_noclobber(to)
+        draft.place_new()
     } else {
-        file.persist(to)
+        draft.place()
     };
-    placed.map(drop).map_err(|e| fail(e.error))
+    placed.map_err(fail)
 }
 
 /// Whether something is there; refuses what may not be replaced.

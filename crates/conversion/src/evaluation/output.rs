@@ -1,7 +1,6 @@
 //! Tensors to a safetensors file, all or nothing.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,39 +9,30 @@ use mil_eval::TensorData;
 
 use super::Tensors;
 use super::error::Error;
+use crate::draft::Draft;
 use crate::proof::shown;
 
 /// The key under which safetensors keeps what is no tensor.
 const METADATA: &str = "__metadata__";
 
-/// A safetensors file that is there once it is complete: until then a hidden one beside it is written, which goes if nothing
-/// comes of it.
+/// A safetensors file that is there once it is complete.
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,
-    temporary: PathBuf,
-    file: File,
 }
 
 impl OutputFile {
-    /// Makes sure that the file can be written, before what goes into it is computed.
+    /// Makes sure that the file can be written, before what goes into it is computed. Nothing of it stays on disk until then,
+    /// so that no way of ending the program leaves anything.
     ///
     /// # Errors
-    /// The path is a folder, or nothing can be written beside it.
+    /// The path is a folder or a device, or nothing can be written beside it.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let name = match path.file_name() {
-            Some(name) if !path.is_dir() => name.to_string_lossy(),
-            _ => {
-                let source = io::Error::from(io::ErrorKind::IsADirectory);
-                return Err(Error::io("write", path)(source));
-            }
-        };
-        let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let file = File::create(&temporary).map_err(Error::io("write", path))?;
+        check_replaceable(path)
+            .and_then(|()| Draft::begin(path))
+            .map_err(Error::io("write", path))?;
         Ok(OutputFile {
             path: path.to_owned(),
-            temporary,
-            file,
         })
     }
 
@@ -67,22 +57,31 @@ impl OutputFile {
             (name.clone(), dtype(&tensor.data), shape)
         });
         let (header, _) = writer::header(&described.collect::<Vec<_>>(), &BTreeMap::new());
-        let mut out = BufWriter::new(&self.file);
+        check_replaceable(&self.path)?;
+        let draft = Draft::begin(&self.path)?;
+        let mut out = BufWriter::new(draft.file());
         out.write_all(&header)?;
         for tensor in tensors.values() {
             write_elements(&mut out, &tensor.data)?;
         }
         out.flush()?;
         drop(out);
-        self.file.sync_all()?;
-        fs::rename(&self.temporary, &self.path)
+        draft.place()
     }
 }
 
-impl Drop for OutputFile {
-    fn drop(&mut self) {
-        // After the renaming there is none.
-        let _ = fs::remove_file(&self.temporary);
+/// Renaming would put a file in the place of a device or a pipe as well.
+fn check_replaceable(path: &Path) -> io::Result<()> {
+    let kind = match path.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && path.file_name().is_some() => {
+            return Ok(());
+        }
+        metadata => metadata?.file_type(),
+    };
+    match kind.is_file() || kind.is_symlink() && !path.is_dir() {
+        true => Ok(()),
+        false if path.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        false => Err(io::Error::other("it is not a regular file")),
     }
 }
 
@@ -105,6 +104,10 @@ fn write_elements(out: &mut impl Write, data: &TensorData) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
     use super::super::TensorFile;
     use super::*;
     use mil_eval::Tensor;
@@ -150,5 +153,38 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"something older");
         assert!(OutputFile::create(dir.path()).is_err());
         assert!(OutputFile::create(&dir.path().join("no/out.safetensors")).is_err());
+    }
+    #[test]
+    fn links_are_never_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mine) = (dir.path().join("out.safetensors"), dir.path().join("mine"));
+        fs::write(&mine, "mine").unwrap();
+        let guessed = format!(".out.safetensors.{}", std::process::id());
+        for link in [guessed.as_str(), "out.safetensors"] {
+            symlink(&mine, dir.path().join(link)).unwrap();
+        }
+        let tensors = Tensors::from([("a".to_owned(), Tensor::f32(&[1], vec![1.0]))]);
+        OutputFile::create(&path).unwrap().write(&tensors).unwrap();
+        assert_eq!(fs::read(&mine).unwrap(), b"mine");
+        assert!(path.symlink_metadata().unwrap().is_file());
+        assert!(dir.path().join(guessed).is_symlink());
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&mine));
+    }
+
+    #[test]
+    fn nothing_is_there_until_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let _file = OutputFile::create(&dir.path().join("out.safetensors")).unwrap();
+        assert_eq!(names(dir.path()), [""; 0]);
+    }
+
+    #[test]
+    fn only_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert!(OutputFile::create(&path).is_err());
+        assert_eq!(names(dir.path()), ["socket"]);
     }
 }
