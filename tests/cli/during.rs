@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 
 use checkpoint::{Dtype, writer};
 use rustix::process::Signal;
@@ -414,4 +416,36 @@ fn a_limit_on_memory_is_kept_or_refused() {
             "{name}: {peaks:?}"
         );
     }
+}
+
+/// A pipe that nobody reads would keep the command waiting before it has said anything.
+#[test]
+fn a_log_is_a_file_or_a_device() {
+    let set = Set::new();
+    let pipe = set.folder.at("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let socket = set.folder.at("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let link = set.folder.at("link");
+    symlink(&pipe, &link).unwrap();
+    let log = |path: &Path| {
+        let path = path.to_str().unwrap();
+        set.convert("out", &["--force", "--json", "--log-file", path])
+    };
+    for path in [&pipe, &socket, &link] {
+        let error = &log(path).failed(2).json()["error"];
+        assert_eq!(error["code"], "usage");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("is not a regular file"), "{message}");
+    }
+    log(Path::new("/dev/null")).ok();
+    // Here a pipe that is read.
+    let said = log(Path::new("/dev/stderr")).ok().stderr;
+    assert!(said.contains("(exit code 0)"), "{said}");
+    let file = set.folder.at("file");
+    fs::remove_file(&link).unwrap();
+    symlink(&file, &link).unwrap();
+    log(&link).ok();
+    assert!(fs::metadata(&file).unwrap().len() > 0);
 }

@@ -1,12 +1,14 @@
 //! The log file: one line for each event, with its time.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use conversion::set;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde::Serialize;
 
 use super::event::Event;
@@ -45,9 +47,15 @@ impl<'e> Timed<'e> {
 }
 
 impl Log {
-    /// Opens a file to be written at its end, and makes it where there is none.
+    /// Opens a file to be written at its end, and makes it where there is none. Links are followed.
     pub fn open(path: &Path, form: Form) -> Result<Log, Failure> {
         let refused = |source| {
+            if path
+                .metadata()
+                .is_ok_and(|m| !takes_lines(&m) && !m.is_dir())
+            {
+                return odd(path);
+            }
             Failure::system(&set::Error::Io {
                 action: "open the log",
                 path: path.to_owned(),
@@ -56,10 +64,9 @@ impl Log {
             .or_file(path)
             .with_help("give a file that you may write to, in a folder that is there")
         };
-        let file = OpenOptions::new().append(true).create(true).open(path);
         Ok(Log {
             path: path.to_owned(),
-            file: file.map_err(refused)?,
+            file: open(path).map_err(refused)?,
             form,
             has_failed: AtomicBool::new(false),
         })
@@ -82,6 +89,33 @@ impl Log {
             ));
         }
     }
+}
+
+/// Opens a path without waiting for whoever may read a pipe one day. One that is read already is taken: `/dev/stderr` may be one.
+fn open(path: &Path) -> io::Result<File> {
+    let at_once = OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .custom_flags(at_once)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !takes_lines(&metadata) && !metadata.file_type().is_fifo() {
+        return Err(io::Error::other("it takes no lines"));
+    }
+    // A line is waited for where its reader is slow.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+/// Whether lines go there whoever reads them: a regular file, or a device such as a terminal.
+fn takes_lines(metadata: &Metadata) -> bool {
+    metadata.is_file() || metadata.file_type().is_char_device()
+}
+
+fn odd(path: &Path) -> Failure {
+    let message = format!("the log `{}` is not a regular file", shown_path(path));
+    Failure::usage(message, "give `--log-file` the path of a file").or_file(path)
 }
 
 /// Now, as RFC 3339 has it in UTC.
