@@ -794,3 +794,37 @@ fn verify_reads_what_is_on_the_disk() {
     put(&weights, 200, &[bytes[200] ^ 1]);
     run(args).failed(5);
 }
+
+/// What the package holds beside the model was never looked at, and is not lost with it.
+#[test]
+fn what_is_no_part_of_the_original_keeps_it() {
+    let folder = Folder::new();
+    let package = copied(&folder, "ladder-ios17-fp32");
+    let out = folder.at("out");
+    let args = ["--chunks", "2", "--remove-original"];
+    let weights = "Data/com.apple.CoreML/weights";
+    for stray in [
+        "my-notes.txt".to_owned(),
+        "Data/my-notes.txt".to_owned(),
+        format!("{weights}/other.bin"),
+    ] {
+        let path = package.join(&stray);
+        fs::write(&path, "mine").unwrap();
+        let before = snapshot(&package);
+        let said = split(&package, &out, &args).failed(2).stderr;
+        assert!(
+            said.contains(&format!("`{stray}`")) && said.contains("\n  help: "),
+            "{said}"
+        );
+        assert_eq!(snapshot(&package), before);
+        assert!(!out.exists(), "{stray}");
+        fs::remove_file(path).unwrap();
+    }
+    let link = folder.at("link.mlpackage");
+    symlink(&package, &link).unwrap();
+    split(&folder.at("link.mlpackage/"), &out, &args).failed(2);
+    assert!(link.is_symlink() && !out.exists());
+    fs::remove_file(link).unwrap();
+    split(&package, &out, &args).ok();
+    assert_eq!(names(&folder.at("")), ["out"]);
+}

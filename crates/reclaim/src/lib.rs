@@ -43,7 +43,7 @@ pub use candidate::{Candidate, Class, Kept, LeftAlone, Sureness};
 pub use error::Error;
 pub use known::Known;
 pub use log::Log;
-pub use reclaimer::{Done, Link, Reclaimer};
+pub use reclaimer::{Done, Inventory, Link, Reclaimer};
 pub use scan::{Found, Options, Scanned, scan};
 pub use shown::text as shown;
 pub use watch::{Silent, Watcher};

@@ -1,5 +1,6 @@
 //! Deleting and linking: everything that made a candidate is proved anew, the log is written, and only then it goes.
 
+mod inventory;
 mod link;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use crate::disk::{self, Facts, Folder, Identity, Node};
 use crate::in_use::InUse;
 use crate::log::{self, Event, Line};
 use crate::{Candidate, Error, Log, Watcher, shown, tree, work};
+
+pub use inventory::Inventory;
 
 /// How a kept copy takes a duplicate's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -476,24 +479,39 @@ fn check_unused(candidate: &Candidate) -> Result<(), Error> {
 
 /// Takes a folder out of the way under another name, so that at no moment a part of it is under its own, and removes it.
 fn remove_tree(path: &Path, place: &Place, moved: &OsStr, node: Node) -> Result<(), Error> {
+    let folder = take_away(path, place, moved, node)?;
+    cleared(path, place, moved, tree::clear(&folder))
+}
+
+/// Gives a folder a name that nothing has; opened under that, it is the one that was found.
+fn take_away(path: &Path, place: &Place, moved: &OsStr, node: Node) -> Result<Folder, Error> {
     let rename = place.folder.rename(&place.name, moved);
     rename.map_err(Error::io("move", path))?;
     let folder = place.folder.folder(moved);
     let is_it = folder
         .as_ref()
         .is_ok_and(|folder| folder.own_facts().is_ok_and(|facts| facts.node() == node));
-    let folder = match folder {
-        Ok(folder) if is_it => folder,
+    match folder {
+        Ok(folder) if is_it => Ok(folder),
         _ => {
             // Something else has taken its name in between: it gets it back.
             let _ = place.folder.rename(moved, &place.name);
-            return Err(Error::changed(
+            Err(Error::changed(
                 path,
                 "it is another folder than the one that was found",
-            ));
+            ))
         }
-    };
-    let removed = tree::clear(&folder).and_then(|()| place.folder.remove_folder(moved));
+    }
+}
+
+/// Removes a folder that was taken away, once what is in it is gone.
+fn cleared(
+    path: &Path,
+    place: &Place,
+    moved: &OsStr,
+    cleared: io::Result<()>,
+) -> Result<(), Error> {
+    let removed = cleared.and_then(|()| place.folder.remove_folder(moved));
     place.folder.sync();
     removed.map_err(|source| Error::Partly {
         path: path.to_owned(),

@@ -284,19 +284,24 @@ fn clear_on(folder: &Folder, device: u64, depth: u32) -> io::Result<()> {
         if facts.is_folder() {
             clear_on(&folder.folder(&name)?, device, depth + 1)?;
         }
-        let remove = || match facts.is_folder() {
-            true => folder.remove_folder(&name),
-            false => folder.remove_file(&name),
-        };
-        match remove() {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                folder.make_writable()?;
-                remove()?;
-            }
-            answer => answer?,
-        }
+        remove(folder, &name, facts.is_folder())?;
     }
     Ok(())
+}
+
+/// Removes a name in a folder, also where that is write-protected.
+pub(crate) fn remove(folder: &Folder, name: &OsStr, is_folder: bool) -> io::Result<()> {
+    let remove = || match is_folder {
+        true => folder.remove_folder(name),
+        false => folder.remove_file(name),
+    };
+    match remove() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            folder.make_writable()?;
+            remove()
+        }
+        answer => answer,
+    }
 }
 
 #[cfg(test)]

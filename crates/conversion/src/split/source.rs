@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use mil::{Function, Opset, Program, WeightError, WeightId, WeightStore};
 use mlpackage::proto::{FeatureDescription, ModelDescription};
-use mlpackage::{Package, PackageWeights, carries_programs, check_links};
+use mlpackage::{MANIFEST_PATH, Package, PackageWeights, carries_programs, check_links};
 use partition::{Joined, Joining, StageWeight};
+use reclaim::Inventory;
 
 use crate::error::Error;
 use crate::metadata::is_place;
@@ -32,6 +33,8 @@ pub struct Source {
     joined: Option<Joined>,
     /// Every file that is read, as it was when the package was opened.
     stamps: Vec<(PathBuf, Stamp)>,
+    /// These files and the manifest, for the package's removal.
+    inventory: Inventory,
     model_blake3: String,
 }
 
@@ -78,6 +81,7 @@ impl Source {
         // Stages may share a file.
         files.sort();
         files.dedup();
+        let inventory = inventory(path, &files)?;
         let stamps = files.into_iter().map(|path| {
             let stamp = stamp(&path)?;
             Ok::<_, Error>((path, stamp))
@@ -88,6 +92,7 @@ impl Source {
             joined: joined(&package)?,
             package,
             stamps,
+            inventory,
             model_blake3,
         })
     }
@@ -172,7 +177,8 @@ impl Source {
         Ok(())
     }
 
-    /// That the package may be deleted once its parts lie in `dir`: it is a folder, and neither is in the other.
+    /// That the package may be deleted once its parts lie in `dir`: it is a folder, neither is in the other, and it holds
+    /// nothing that is not read.
     ///
     /// # Errors
     /// It may not.
@@ -190,10 +196,22 @@ impl Source {
         if package.starts_with(&output) {
             return usage("it lies in the output folder");
         }
-        match fs::symlink_metadata(given) {
-            Ok(metadata) if metadata.is_symlink() => usage("it is a symbolic link"),
-            _ => Ok(()),
+        // Without a slash at its end, which has the system follow a link.
+        let name: PathBuf = given.components().collect();
+        if name.is_symlink() {
+            return usage("it is a symbolic link");
         }
+        let Some(stranger) = self.inventory.stranger().map_err(|e| undeleted(given, e))? else {
+            return Ok(());
+        };
+        let stranger = stranger.to_string_lossy();
+        Err(Error::Usage {
+            message: format!(
+                "the package cannot be deleted: `{}` in it is no part of the model",
+                stranger.escape_debug()
+            ),
+            help: "move that away, or leave out `--remove-original`".to_owned(),
+        })
     }
 
     /// That packages can be written into `dir`: it is not in the package, and the package is no part of a set there.
@@ -222,14 +240,15 @@ impl Source {
         Ok(())
     }
 
-    /// Deletes the package, which has not changed since it was opened.
+    /// Deletes the package, which has not changed since it was opened: the files that were read, and the folders that then are
+    /// empty.
     ///
     /// # Errors
-    /// It has changed, or the system refuses.
+    /// It has changed or holds something else, and is as it was; or the system refuses.
     pub fn remove(&self) -> Result<(), Error> {
         self.check_unchanged()?;
-        let path = self.package.path();
-        fs::remove_dir_all(path).map_err(|e| io("delete", path, e))
+        let removed = self.inventory.remove();
+        removed.map_err(|e| undeleted(self.package.path(), e))
     }
 
     /// The program that is cut.
@@ -411,6 +430,18 @@ fn resolved(path: &Path) -> Result<PathBuf, Error> {
 fn stamp(path: &Path) -> Result<Stamp, Error> {
     let metadata = fs::metadata(path).map_err(|e| io("open", path, e))?;
     Ok(Stamp::of(&metadata))
+}
+
+/// The package's manifest and files of it, taken down.
+fn inventory(package: &Path, files: &[PathBuf]) -> Result<Inventory, Error> {
+    let failed = |e| io("open", package, e);
+    let inside = files.iter().filter_map(|f| f.strip_prefix(package).ok());
+    let files = inside.chain([Path::new(MANIFEST_PATH)]);
+    Inventory::take(package.canonicalize().map_err(failed)?, files).map_err(failed)
+}
+
+fn undeleted(path: &Path, e: reclaim::Error) -> Error {
+    Error::io("delete", path, std::io::Error::other(e))
 }
 
 fn digest(path: &Path) -> Result<String, Error> {
