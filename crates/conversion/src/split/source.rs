@@ -57,7 +57,7 @@ impl Stamp {
 }
 
 impl Source {
-    /// Opens a package and checks what splitting relies on, apart from [`Source::check_carried`]. Reads no weight.
+    /// Opens a package and checks what splitting relies on, apart from whether its programs come through decoding. Reads no weight.
     ///
     /// # Errors
     /// It is no package, holds another kind of model, is damaged, leads out of its folder, or holds something that would be lost.
