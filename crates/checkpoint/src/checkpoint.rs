@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::folder::{self, Weights};
 use crate::header::{self, Header};
 use crate::index::Index;
+use crate::source::FileId;
 use crate::{Config, Error, LocalFile, Source, Tensor, shown};
 
 /// How to choose the weights in a folder.
@@ -235,15 +236,14 @@ impl Checkpoint {
     }
 
     fn add_shards(&mut self, folder: &Path, index: &Index) -> Result<(), Error> {
+        let mut opened = BTreeMap::new();
         for shard in index.shards() {
             let path = folder.join(shard);
-            self.add_part(&path).map_err(|e| match e {
+            self.add_shard(&path, &mut opened).map_err(|e| match e {
                 Error::Missing { path } => index.shard_missing(path, shard),
                 other => other,
             })?;
         }
-        self.tensors.sort_by(|a, b| a.name.cmp(&b.name));
-        self.refuse_twins()?;
         let unnamed = index.check(&self.tensors)?;
         if !unnamed.is_empty() {
             let listed = shown::names(&unnamed);
@@ -256,6 +256,25 @@ impl Checkpoint {
 
     fn add_part(&mut self, path: &Path) -> Result<(), Error> {
         self.add_source(path, Box::new(LocalFile::open(path)?))
+    }
+
+    /// Two names of one file are refused before it is read again, two files with one tensor before a third is read: memory
+    /// goes by what differs.
+    fn add_shard(
+        &mut self,
+        path: &Path,
+        opened: &mut BTreeMap<FileId, PathBuf>,
+    ) -> Result<(), Error> {
+        let file = LocalFile::open(path)?;
+        if let Some(other) = opened.insert(file.id(), path.to_path_buf()) {
+            return Err(Error::ShardTwice {
+                path: path.to_path_buf(),
+                other,
+            });
+        }
+        self.add_source(path, Box::new(file))?;
+        self.tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        self.refuse_twins()
     }
 
     fn add_source(&mut self, path: &Path, source: Box<dyn Source>) -> Result<(), Error> {

@@ -357,6 +357,15 @@ pub enum Error {
         found: Option<String>,
     },
 
+    /// Two shards are names of one file.
+    #[error("two shards are one file: {} and {}", shown_path(.other), shown_path(.path))]
+    ShardTwice {
+        /// One name.
+        path: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
+
     /// Two shards hold a tensor of the same name.
     #[error("tensor {} stands in two shards: {} and {}", shown(.tensor), shown_path(.path), shown_path(.other))]
     TensorTwice {
@@ -403,6 +412,7 @@ impl Error {
             | Error::TooManyShards { path, .. }
             | Error::ShardMissing { path, .. }
             | Error::NotInShard { path, .. }
+            | Error::ShardTwice { path, .. }
             | Error::TensorTwice { path, .. } => Some(path),
         }
     }
@@ -450,6 +460,7 @@ impl Error {
             Error::DuplicateTensor { .. } | Error::TensorTwice { .. } => {
                 Some("one tensor of this name".to_string())
             }
+            Error::ShardTwice { .. } => Some("a file for each shard".to_owned()),
             Error::UnknownDtype { .. } => Some(Dtype::ALL.map(Dtype::name).join(", ")),
             Error::Shape { .. } => Some("a whole number of bytes within 64 bits".to_string()),
             Error::Reversed { begin, .. } => {
@@ -508,6 +519,7 @@ impl Error {
             | Error::VariantUnclear { found, .. } => Some(names(found)),
             Error::TooManyShards { found, .. } => Some(format!("{found} shards")),
             Error::NotInShard { found, .. } => Some(shard_or_none(found.as_deref())),
+            Error::ShardTwice { other, .. } => Some(format!("the file {}", shown_path(other))),
             Error::TensorTwice { path, other, .. } => Some(format!(
                 "one in {} and one in {}",
                 shown_path(path),
@@ -556,7 +568,7 @@ impl Error {
                 "do not trust this folder: an index names a few files beside itself, nothing else"
             }
             Error::ShardMissing { .. } => "download the missing shard into the folder",
-            Error::NotInShard { .. } | Error::TensorTwice { .. } => {
+            Error::NotInShard { .. } | Error::ShardTwice { .. } | Error::TensorTwice { .. } => {
                 "index and shards are not of one model, or not of one save: download the folder again"
             }
         };

@@ -54,7 +54,11 @@ pub struct LocalFile {
     file: File,
     len_bytes: u64,
     stamp: Stamp,
+    id: FileId,
 }
+
+/// Device and inode: what names of one file, links included, have in common.
+pub(crate) type FileId = (u64, u64);
 
 /// Seconds and nanoseconds of the last change of a file's bytes. That of the inode tells less: a new link moves it.
 type Stamp = (i64, i64);
@@ -84,7 +88,12 @@ impl LocalFile {
             file,
             len_bytes: metadata.len(),
             stamp: stamp(&metadata),
+            id: (metadata.dev(), metadata.ino()),
         })
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.id
     }
 }
 

@@ -364,6 +364,55 @@ fn the_number_of_shards_is_bounded() {
     assert!(matches!(open(&folder), Err(Error::TooManyShards { .. })));
 }
 
+/// Three shards of which the last is no checkpoint, so that an error of another kind shows that it was not read.
+fn three_shards() -> (Folder, [String; 3]) {
+    let folder = Folder::new();
+    let shards = ["1", "2", "3"].map(|n| format!("unet/{n}.safetensors"));
+    let places = [("a", "1.safetensors"), ("b", "2.safetensors")];
+    let places = [&places[..], &[("c", "3.safetensors")]].concat();
+    folder.write(INDEX, index(&places));
+    folder.write(&shards[0], file(&["a", "b", "c"]));
+    folder.write(&shards[2], "no checkpoint");
+    (folder, shards)
+}
+
+#[test]
+fn a_shard_under_two_names_is_refused_before_it_is_read_again() {
+    let link = |hard: bool| {
+        let (folder, [first, second, _]) = three_shards();
+        let (first, second) = (folder.path().join(first), folder.path().join(second));
+        match hard {
+            true => std::fs::hard_link(&first, &second).unwrap(),
+            false => std::os::unix::fs::symlink(&first, &second).unwrap(),
+        }
+        (folder, first, second)
+    };
+    for hard in [true, false] {
+        let (folder, first, second) = link(hard);
+        let error = open(&folder).unwrap_err();
+        assert!(matches!(error, Error::ShardTwice { .. }), "{error}");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "two shards are one file: `{}` and `{}`",
+                first.display(),
+                second.display()
+            )
+        );
+        assert_eq!(error.file(), Some(second.as_path()));
+        assert!(error.is_bad_input() && error.expected().is_some() && error.help().is_some());
+    }
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_refused_before_a_third_is_read() {
+    let (folder, [_, second, _]) = three_shards();
+    folder.write(&second, file(&["d", "b"]));
+    let error = open(&folder).unwrap_err();
+    assert!(matches!(error, Error::TensorTwice { .. }), "{error}");
+    assert_eq!(error.tensor(), Some("b"));
+}
+
 #[test]
 fn folders_without_weights_say_what_was_found() {
     struct Case {
