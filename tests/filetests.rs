@@ -128,7 +128,9 @@ fn first_output(code: &str) -> &str {
 #[test]
 fn verify_files_hold_the_breaches_they_expect() {
     run("verify", |_, text, parsed| {
-        let mut breaches = verify(&parsed.program).err().map_or_else(Vec::new, |e| e.0);
+        let mut breaches = verify(&parsed.program)
+            .err()
+            .map_or_else(Vec::new, |e| e.breaches);
         let mut wrong = Vec::new();
         for expected in expectations(text) {
             match breaches.iter().position(|b| expected.meets(b)) {

@@ -239,7 +239,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 /// The rules as they are displayed, with what each repeats of the program escaped.
 fn broken(rules: &VerifyErrors) -> String {
     let mut rules = rules.clone();
-    for breach in &mut rules.0 {
+    for breach in &mut rules.breaches {
         for text in [
             &mut breach.function,
             &mut breach.operation,
@@ -305,7 +305,7 @@ mod tests {
             ..mil::Program::default()
         };
         let mut rules = mil::verify(&program).unwrap_err();
-        rules.0[1].function = "zz\nerror: disk damaged".to_owned();
+        rules.breaches[1].function = "zz\nerror: disk damaged".to_owned();
         let error = conversion::Error::Program {
             path: Path::new("a").to_owned(),
             source: rules,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::constant::Constant;
 use crate::definitions::Definitions;
-use crate::ops::Op;
+use crate::ops::{Call, Op};
 use crate::opset::Opset;
 use crate::program::{BlockId, Function, OpId, Operation, Program, ValueId};
+use crate::shown;
 use crate::types::{DataType, ValueType};
 
 /// A call that the table of operations does not allow.
@@ -110,11 +111,14 @@ impl Builder {
                 values.iter().map(|&v| v.into()).collect(),
             );
         }
-        let call = self
-            .definitions
-            .call(&self.f, &operation, op.spec(), self.opset);
+        let call = Call {
+            num_outputs: None,
+            ..self
+                .definitions
+                .call(&self.f, &operation, op.spec(), self.opset)
+        };
         let types = (op.spec().infer)(&call).map_err(|message| BuildError {
-            operation: format!("{name}: {}", self.f.describe(&operation)),
+            operation: format!("{}: {}", shown::text(name), self.f.describe(&operation)),
             message,
         })?;
         Ok(self.push(operation, name, types))

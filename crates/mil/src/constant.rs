@@ -194,6 +194,19 @@ impl Constant {
         }
     }
 
+    /// How many elements are stored in the program, without reading them; of bytes, how many whole ones.
+    pub(crate) fn num_stored(&self) -> Option<usize> {
+        let dtype = self.ty.as_tensor()?.dtype;
+        match &self.data {
+            Data::Tensor(Elements::Bytes(v)) => {
+                let bits = (v.len() as u64).checked_mul(8)?;
+                usize::try_from(bits.checked_div(dtype.bits())?).ok()
+            }
+            Data::Tensor(elements) => Some(elements.len()),
+            _ => None,
+        }
+    }
+
     /// The numbers of an immediate tensor of a floating-point type.
     pub fn as_floats(&self) -> Option<Vec<f64>> {
         let dtype = self.ty.as_tensor()?.dtype;

@@ -79,6 +79,7 @@ impl Definitions {
             spec,
             opset,
             arguments,
+            num_outputs: Some(op.outputs.len()),
         }
     }
 

@@ -23,6 +23,7 @@ pub mod names;
 pub mod ops;
 mod opset;
 mod program;
+mod shown;
 pub mod text;
 mod types;
 mod verify;

@@ -241,6 +241,11 @@ impl Function {
         &self.values[id.index()]
     }
 
+    /// Every value of the arena.
+    pub(crate) fn values(&self) -> &[ValueInfo] {
+        &self.values
+    }
+
     /// A value's name and type, to change.
     pub fn value_mut(&mut self, id: ValueId) -> &mut ValueInfo {
         &mut self.values[id.index()]

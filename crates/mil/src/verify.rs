@@ -14,6 +14,7 @@
 //! 8. What the nested blocks of `cond` and `while_loop` take and give has the types that are declared for it, as far as both
 //!    are known, and is no state.
 //! 9. A function has an output.
+//! 10. A tensor has 64 dimensions at most. Where one has more, nothing else of the function is looked at.
 
 mod control;
 
@@ -24,9 +25,10 @@ use std::fmt;
 use crate::constant::Data;
 use crate::definitions::Definitions;
 use crate::names;
-use crate::ops::{Arity, Call, Dtypes, Op, OpKind};
+use crate::ops::{Arity, Call, Dtypes, MAX_RANK, Op, OpKind};
 use crate::opset::Opset;
 use crate::program::{BlockId, Function, OpId, Operand, Operation, Program, ValueId};
+use crate::shown;
 use crate::types::{DataType, ValueType};
 
 /// A program that keeps every rule, with the definitions found on the way.
@@ -54,14 +56,17 @@ impl<'p> Verified<'p> {
     }
 }
 
+/// Most breaches that are kept: a program may break as many rules as it has operations, a person reads the first few.
+const MAX_BREACHES: usize = 32;
+
 /// One rule broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// The function.
+    /// The function, as the program spells it.
     pub function: String,
     /// The operation, in short: what it makes and what it is; empty where none is concerned.
     pub operation: String,
-    /// What is wrong.
+    /// What is wrong; names, types and lists in it are cut where they are long.
     pub message: String,
 }
 
@@ -75,22 +80,40 @@ impl fmt::Display for Breach {
     }
 }
 
-/// Every breach found, in program order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is wrong with a program: the first breaches of its rules, and how many more there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct VerifyErrors(pub Vec<Breach>);
+pub struct VerifyErrors {
+    /// The first breaches, in program order.
+    pub breaches: Vec<Breach>,
+    /// How many more were found.
+    pub num_more: usize,
+}
+
+impl VerifyErrors {
+    /// How many breaches were found, those that are only counted included.
+    pub fn num_breaches(&self) -> usize {
+        self.breaches.len() + self.num_more
+    }
+
+    fn add(&mut self, breach: impl FnOnce() -> Breach) {
+        match self.breaches.len() < MAX_BREACHES {
+            true => self.breaches.push(breach()),
+            false => self.num_more += 1,
+        }
+    }
+}
 
 impl fmt::Display for VerifyErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 10;
-        write!(f, "the program breaks {} rule(s)", self.0.len())?;
-        for breach in self.0.iter().take(SHOWN) {
+        write!(f, "the program breaks {} rule(s)", self.num_breaches())?;
+        for breach in &self.breaches {
             write!(f, "\n  {breach}")?;
         }
-        if self.0.len() > SHOWN {
-            write!(f, "\n  and {} more", self.0.len() - SHOWN)?;
+        match self.num_more {
+            0 => Ok(()),
+            n => write!(f, "\n  … and {n} more"),
         }
-        Ok(())
     }
 }
 
@@ -99,11 +122,11 @@ impl Error for VerifyErrors {}
 /// Checks a program against the rules of this module.
 ///
 /// # Errors
-/// Every breach, not only the first.
+/// The first breaches, and the number of the others.
 pub fn verify(program: &Program) -> Result<Verified<'_>, VerifyErrors> {
-    let mut breaches = Vec::new();
+    let mut errors = VerifyErrors::default();
     let mut program_breach = |message: String| {
-        breaches.push(Breach {
+        errors.add(|| Breach {
             function: String::new(),
             operation: String::new(),
             message,
@@ -117,36 +140,37 @@ pub fn verify(program: &Program) -> Result<Verified<'_>, VerifyErrors> {
     }
     let mut definitions = Vec::new();
     for (name, function) in &program.functions {
-        let mut checker = Checker::new(name, function);
+        let mut checker = Checker::new(name, function, errors);
         checker.function();
-        breaches.append(&mut checker.breaches);
+        errors = checker.errors;
         definitions.push(checker.definitions);
     }
-    if breaches.is_empty() {
+    if errors.num_breaches() == 0 {
         Ok(Verified {
             program,
             definitions,
         })
     } else {
-        Err(VerifyErrors(breaches))
+        Err(errors)
     }
 }
 
 struct Checker<'p> {
     name: &'p str,
     f: &'p Function,
-    breaches: Vec<Breach>,
+    /// Of this function and those before it.
+    errors: VerifyErrors,
     definitions: Definitions,
     in_scope: Vec<bool>,
     names: BTreeSet<&'p str>,
 }
 
 impl<'p> Checker<'p> {
-    fn new(name: &'p str, f: &'p Function) -> Self {
+    fn new(name: &'p str, f: &'p Function, errors: VerifyErrors) -> Self {
         Checker {
             name,
             f,
-            breaches: Vec::new(),
+            errors,
             definitions: Definitions::default(),
             in_scope: vec![false; f.num_values()],
             names: BTreeSet::new(),
@@ -154,10 +178,9 @@ impl<'p> Checker<'p> {
     }
 
     fn breach(&mut self, op: Option<&Operation>, message: String) {
-        let operation = op.map_or_else(String::new, |op| self.f.describe(op));
-        self.breaches.push(Breach {
+        self.errors.add(|| Breach {
             function: self.name.to_owned(),
-            operation,
+            operation: op.map_or_else(String::new, |op| self.f.describe(op)),
             message,
         });
     }
@@ -166,18 +189,21 @@ impl<'p> Checker<'p> {
         if !names::is_legal(self.name) {
             self.breach(
                 None,
-                format!("`{}` is no legal function name", self.name.escape_debug()),
+                format!("`{}` is no legal function name", shown::text(self.name)),
             );
         }
         let Some(opset) = Opset::parse(&self.f.opset).filter(|o| o.name() == self.f.opset) else {
             return self.breach(
                 None,
-                format!("operation set `{}` is unknown", self.f.opset.escape_debug()),
+                format!("operation set `{}` is unknown", shown::text(&self.f.opset)),
             );
         };
         let Some(body) = self.f.body() else {
             return self.breach(None, format!("no body for operation set `{opset}`"));
         };
+        if !self.ranks() {
+            return;
+        }
         for &input in &self.f.inputs {
             self.define(None, input);
         }
@@ -187,13 +213,28 @@ impl<'p> Checker<'p> {
         self.block(body, opset);
     }
 
+    /// Types are looked at again for every operation that takes a value of them, so this comes first.
+    fn ranks(&mut self) -> bool {
+        let mut are_low = true;
+        for value in self.f.values() {
+            let rank = rank(&value.ty);
+            if rank > MAX_RANK {
+                let name = shown::text(&value.name);
+                let message = format!("`{name}` has rank {rank}, expected at most {MAX_RANK}");
+                self.breach(None, message);
+                are_low = false;
+            }
+        }
+        are_low
+    }
+
     fn define(&mut self, op: Option<&Operation>, v: ValueId) {
         let name = self.f.value(v).name.as_str();
         if !names::is_legal(name) {
-            self.breach(op, format!("`{}` is no legal name", name.escape_debug()));
+            self.breach(op, format!("`{}` is no legal name", shown::text(name)));
         }
         if !self.names.insert(name) {
-            self.breach(op, format!("`{name}` is defined twice"));
+            self.breach(op, format!("`{}` is defined twice", shown::text(name)));
         }
         self.in_scope[v.index()] = true;
     }
@@ -208,10 +249,8 @@ impl<'p> Checker<'p> {
         }
         for &v in &block.outputs {
             if !self.in_scope[v.index()] {
-                self.breach(
-                    None,
-                    format!("output `{}` is not defined", self.f.value(v).name),
-                );
+                let name = shown::text(&self.f.value(v).name);
+                self.breach(None, format!("output `{name}` is not defined"));
             }
         }
         for v in block
@@ -230,10 +269,8 @@ impl<'p> Checker<'p> {
         let op = self.f.op(id);
         for v in op.operand_values() {
             if !self.in_scope[v.index()] {
-                self.breach(
-                    Some(op),
-                    format!("`{}` is used before it is defined", self.f.value(v).name),
-                );
+                let name = shown::text(&self.f.value(v).name);
+                self.breach(Some(op), format!("`{name}` is used before it is defined"));
             }
         }
         for &nested in &op.blocks {
@@ -265,7 +302,7 @@ impl<'p> Checker<'p> {
                 Some(op),
                 format!(
                     "a constant of type `{}` does not hold that many elements",
-                    c.ty
+                    shown::ty(&c.ty)
                 ),
             );
         }
@@ -282,7 +319,11 @@ impl<'p> Checker<'p> {
             [out] if self.f.value(out).ty == val.ty => {}
             [out] => self.breach(
                 Some(op),
-                format!("declared `{}`, `val` is `{}`", self.f.value(out).ty, val.ty),
+                format!(
+                    "declared `{}`, `val` is `{}`",
+                    shown::ty(&self.f.value(out).ty),
+                    shown::ty(&val.ty)
+                ),
             ),
             _ => self.breach(Some(op), "a `const` makes one value".to_owned()),
         }
@@ -290,7 +331,7 @@ impl<'p> Checker<'p> {
 
     fn call(&mut self, op: &'p Operation, known: Op, opset: Opset) {
         let spec = known.spec();
-        let before = self.breaches.len();
+        let before = self.errors.num_breaches();
         if spec.since > opset {
             self.breach(
                 Some(op),
@@ -313,10 +354,8 @@ impl<'p> Checker<'p> {
             );
         }
         let call = self.definitions.call(self.f, op, spec, opset);
-        for message in check_params(&call) {
-            self.breach(Some(op), message);
-        }
-        if self.breaches.len() > before {
+        check_params(&call, |message| self.breach(Some(op), message));
+        if self.errors.num_breaches() > before {
             return;
         }
         match known {
@@ -348,8 +387,10 @@ impl<'p> Checker<'p> {
                 self.breach(
                     Some(op),
                     format!(
-                        "`{}` is declared `{declared}`, expected `{ty}`",
-                        self.f.value(v).name
+                        "`{}` is declared `{}`, expected `{}`",
+                        shown::text(&self.f.value(v).name),
+                        shown::ty(declared),
+                        shown::ty(ty)
                     ),
                 );
             }
@@ -395,16 +436,21 @@ fn is_fixed(ty: &ValueType) -> bool {
     ty.as_tensor().is_some_and(|t| t.shape().is_some())
 }
 
-/// Breaches of the table's rules on presence, number, constness and element types of operands.
-fn check_params(call: &Call<'_>) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// How many dimensions are looked at in a type.
+fn rank(ty: &ValueType) -> usize {
+    match ty {
+        ValueType::Tensor(t) => t.dims.len(),
+        ValueType::State(held) => rank(held),
+        _ => 0,
+    }
+}
+
+/// Finds breaches of the table's rules on presence, number, constness and element types of operands.
+fn check_params(call: &Call<'_>, mut wrong: impl FnMut(String)) {
     for name in call.arguments.keys() {
         if call.spec.param(name).is_none() {
-            wrong.push(format!(
-                "`{}` has no input `{}`",
-                call.spec.name,
-                name.escape_debug()
-            ));
+            let (op, name) = (call.spec.name, shown::text(name));
+            wrong(format!("`{op}` has no input `{name}`"));
         }
     }
     let mut shared: Option<DataType> = None;
@@ -412,22 +458,19 @@ fn check_params(call: &Call<'_>) -> Vec<String> {
         let list = call.all(param.name);
         match (param.arity, list.len()) {
             (Arity::One, 1) | (Arity::Optional, 0 | 1) | (Arity::Many, 1..) => {}
-            (Arity::One | Arity::Many, 0) => wrong.push(format!("`{}` is missing", param.name)),
-            (_, n) => wrong.push(format!("`{}` has {n} operands, expected one", param.name)),
+            (Arity::One | Arity::Many, 0) => wrong(format!("`{}` is missing", param.name)),
+            (_, n) => wrong(format!("`{}` has {n} operands, expected one", param.name)),
         }
         for argument in list {
             if param.constant && !argument.constant {
-                wrong.push(format!("`{}` must be a constant", param.name));
+                wrong(format!("`{}` must be a constant", param.name));
             }
             if let Err(expected) = check_type(param.dtypes, argument.ty, call.opset, &mut shared) {
-                wrong.push(format!(
-                    "`{}` is `{}`, expected {expected}",
-                    param.name, argument.ty
-                ));
+                let (name, ty) = (param.name, shown::ty(argument.ty));
+                wrong(format!("`{name}` is `{ty}`, expected {expected}"));
             }
         }
     }
-    wrong
 }
 
 fn check_type(
@@ -468,36 +511,55 @@ fn check_type(
 }
 
 impl Function {
-    /// An operation in short, for messages: `y = conv(weight = w, x = x)`.
+    /// An operation in short, for messages: `y = conv(weight = w, x = x)`; cut where it is long.
     pub fn describe(&self, op: &Operation) -> String {
-        let names = |ids: &[ValueId]| {
-            ids.iter()
-                .map(|&v| self.value(v).name.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let operand = |o: &Operand| match o {
-            Operand::Value(v) => self.value(*v).name.clone(),
-            Operand::Constant(c) => c.ty.to_string(),
-        };
-        let list = |v: &[Operand]| match v {
-            [one] => operand(one),
-            many => format!(
-                "({})",
-                many.iter().map(operand).collect::<Vec<_>>().join(", ")
-            ),
-        };
-        let inputs: Vec<_> = op
-            .inputs
-            .iter()
-            .map(|(k, v)| format!("{k} = {}", list(v)))
-            .collect();
-        let text = format!(
-            "{} = {}({})",
-            names(&op.outputs),
-            op.kind,
-            inputs.join(", ")
-        );
-        text.escape_debug().to_string()
+        shown::operation(&Described { f: self, op })
+    }
+}
+
+/// An operation in short.
+struct Described<'p> {
+    f: &'p Function,
+    op: &'p Operation,
+}
+
+impl Described<'_> {
+    fn name(&self, v: ValueId, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.f.value(v).name.escape_debug())
+    }
+
+    fn operand(&self, operand: &Operand, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match operand {
+            Operand::Value(v) => self.name(*v, f),
+            Operand::Constant(c) => write!(f, "{}", c.ty),
+        }
+    }
+
+    fn operands(&self, list: &[Operand], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [one] = list {
+            return self.operand(one, f);
+        }
+        f.write_str("(")?;
+        for (i, operand) in list.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { ", " })?;
+            self.operand(operand, f)?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, &v) in self.op.outputs.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { ", " })?;
+            self.name(v, f)?;
+        }
+        write!(f, " = {}(", self.op.kind)?;
+        for (i, (param, list)) in self.op.inputs.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{} = ", param.escape_debug())?;
+            self.operands(list, f)?;
+        }
+        f.write_str(")")
     }
 }

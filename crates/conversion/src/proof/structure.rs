@@ -146,7 +146,7 @@ impl<'c> Proof<'c> {
             match mil::verify(program) {
                 Ok(verified) => stages.push(verified),
                 Err(errors) => {
-                    for breach in &errors.0 {
+                    for breach in &errors.breaches {
                         let finding = Finding::new(Kind::Program, shown(&breach.message));
                         let operation = shown(&breach.operation);
                         let named = (!operation.is_empty()).then_some(operation);
@@ -154,6 +154,12 @@ impl<'c> Proof<'c> {
                             operation: named,
                             ..finding.at(stage.at).file(stage.model_file())
                         });
+                    }
+                    if errors.num_more > 0 {
+                        let what = format!("… and {} more broken rules", errors.num_more);
+                        let finding = Finding::new(Kind::Program, what);
+                        self.report
+                            .add(finding.at(stage.at).file(stage.model_file()));
                     }
                 }
             }

@@ -120,6 +120,7 @@ impl<'f> Inference<'f> {
             spec,
             opset: self.opset,
             arguments,
+            num_outputs: Some(op.outputs.len()),
         };
         let types = match (spec.infer)(&call) {
             Ok(types) if types.len() == op.outputs.len() => types,

@@ -3,6 +3,7 @@
 use super::{Dtypes, OpSpec, Param, float, int32};
 use crate::ops::call::broadcast;
 use crate::opset::Opset;
+use crate::shown::list;
 use crate::types::{DataType, ValueType};
 
 pub(super) const SOFTMAX: OpSpec = OpSpec {
@@ -37,8 +38,10 @@ fn attention(c: &super::Call<'_>) -> Result<Vec<ValueType>, String> {
     let (q, k, v) = (c.tensor("query")?, c.tensor("key")?, c.tensor("value")?);
     let mismatch = || {
         format!(
-            "query {:?}, key {:?} and value {:?} do not fit together",
-            q.shape, k.shape, v.shape
+            "query {}, key {} and value {} do not fit together",
+            list(&q.shape),
+            list(&k.shape),
+            list(&v.shape)
         )
     };
     let (Some((qb, [l, e])), Some((kb, [s, ek])), Some((vb, [sv, ev]))) = (
@@ -57,8 +60,9 @@ fn attention(c: &super::Call<'_>) -> Result<Vec<ValueType>, String> {
         let mask = mask?;
         if mask.shape.last() != Some(s) || broadcast(&mask.shape, &shape)? != shape {
             return Err(format!(
-                "`attn_mask` {:?} does not broadcast to {shape:?}",
-                mask.shape
+                "`attn_mask` {} does not broadcast to {}",
+                list(&mask.shape),
+                list(&shape)
             ));
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::OpSpec;
 use crate::constant::Constant;
 use crate::opset::Opset;
+use crate::shown::{self, list};
 use crate::types::{DataType, TensorType, ValueType};
 
 /// One operand: its type, and its value where it is a constant.
@@ -27,6 +28,8 @@ pub struct Call<'a> {
     pub opset: Opset,
     /// Operands by parameter.
     pub arguments: BTreeMap<&'a str, Vec<Argument<'a>>>,
+    /// How many values the operation is declared to make; `None` where it is being built.
+    pub num_outputs: Option<usize>,
 }
 
 impl<'a> Call<'a> {
@@ -54,14 +57,29 @@ impl<'a> Call<'a> {
             .unwrap_or_else(|| Err(format!("`{param}` is missing")))
     }
 
-    /// Integers of a constant operand, if given and at hand.
+    /// Integers of a constant operand, if given and at hand: sizes, axes and the like, a few for each dimension.
     pub(super) fn optional_ints(&self, param: &str) -> Result<Option<Vec<i64>>, String> {
+        self.optional_ints_up_to(MAX_INTS, param)
+    }
+
+    /// Integers of a constant operand, if given and at hand. A constant may be long and any number of operations take it, so
+    /// more than the operation can have use for are refused before they are copied.
+    pub(super) fn optional_ints_up_to(
+        &self,
+        most: usize,
+        param: &str,
+    ) -> Result<Option<Vec<i64>>, String> {
         let Some(argument) = self.argument(param) else {
             return Ok(None);
         };
         let Some(value) = argument.value else {
             return Err(format!("`{param}` is not a constant at hand"));
         };
+        if let Some(n) = value.num_stored().filter(|&n| n > most) {
+            return Err(format!(
+                "`{param}` holds {n} integers, expected at most {most}"
+            ));
+        }
         value
             .as_ints()
             .map(Some)
@@ -72,6 +90,17 @@ impl<'a> Call<'a> {
     pub(super) fn ints(&self, param: &str) -> Result<Vec<i64>, String> {
         self.optional_ints(param)?
             .ok_or_else(|| format!("`{param}` is missing"))
+    }
+
+    /// The number of a constant operand that holds one number.
+    pub(super) fn number(&self, param: &str) -> Option<f64> {
+        let value = self.argument(param)?.value?;
+        if value.num_stored()? != 1 {
+            return None;
+        }
+        let int = || Some(*value.as_ints()?.first()? as f64);
+        let float = value.as_floats();
+        float.map_or_else(int, |f| f.first().copied())
     }
 
     /// That indices are `int32` before iOS 17, which brought narrower ones.
@@ -138,7 +167,10 @@ impl<'a> Call<'a> {
 }
 
 /// Ranks above are refused, so that a hostile program cannot make inference slow. Core ML runs up to 5.
-pub(super) const MAX_RANK: usize = 64;
+pub(crate) const MAX_RANK: usize = 64;
+
+/// Most integers of a list that goes by dimensions: `pad` holds two for each.
+const MAX_INTS: usize = 2 * MAX_RANK;
 
 /// Element type and fixed shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,16 +183,16 @@ impl Shaped {
     pub(super) fn of(param: &str, ty: &ValueType) -> Result<Shaped, String> {
         let ty = ty
             .as_tensor()
-            .ok_or_else(|| format!("`{param}` is `{ty}`, expected a tensor"))?;
+            .ok_or_else(|| format!("`{param}` is `{}`, expected a tensor", shown::ty(ty)))?;
+        if ty.dims.len() > MAX_RANK {
+            return Err(format!(
+                "`{param}` has rank {}, expected at most {MAX_RANK}",
+                ty.dims.len()
+            ));
+        }
         let shape = ty
             .shape()
             .ok_or_else(|| format!("`{param}` has no fixed shape"))?;
-        if shape.len() > MAX_RANK {
-            return Err(format!(
-                "`{param}` has rank {}, expected at most {MAX_RANK}",
-                shape.len()
-            ));
-        }
         Ok(Shaped {
             dtype: ty.dtype,
             shape,
@@ -201,6 +233,17 @@ impl Shaped {
     }
 }
 
+/// The type of a tensor without its attributes, which no operation hands on: they may be long.
+pub(super) fn plain(param: &str, ty: &ValueType) -> Result<ValueType, String> {
+    let ty = ty
+        .as_tensor()
+        .ok_or_else(|| format!("`{param}` is `{}`, expected a tensor", shown::ty(ty)))?;
+    Ok(ValueType::Tensor(TensorType {
+        dims: ty.dims.clone(),
+        ..TensorType::new(ty.dtype, &[])
+    }))
+}
+
 /// The shape of `a` and `b` broadcast together, aligned at the last axis.
 pub(super) fn broadcast(a: &[u64], b: &[u64]) -> Result<Vec<u64>, String> {
     let rank = a.len().max(b.len());
@@ -210,7 +253,11 @@ pub(super) fn broadcast(a: &[u64], b: &[u64]) -> Result<Vec<u64>, String> {
             (m, n) if m == n => Ok(m),
             (1, n) => Ok(n),
             (m, 1) => Ok(m),
-            _ => Err(format!("shapes {a:?} and {b:?} do not broadcast")),
+            _ => Err(format!(
+                "shapes {} and {} do not broadcast",
+                list(a),
+                list(b)
+            )),
         })
         .collect()
 }

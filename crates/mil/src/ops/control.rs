@@ -2,6 +2,7 @@
 //!
 //! Source: `iOS15/control_flow.py` of coremltools 9.0.
 
+use super::call::plain;
 use super::{Dtypes, OpSpec, Param};
 use crate::opset::Opset;
 use crate::types::DataType;
@@ -19,9 +20,8 @@ pub(super) const IDENTITY: OpSpec = OpSpec {
     since: Opset::CoreMl5,
     params: &[Param::new("x", Dtypes::Any)],
     infer: |c| {
-        c.argument("x")
-            .map(|a| vec![a.ty.clone()])
-            .ok_or_else(|| "`x` is missing".to_owned())
+        let x = c.argument("x").ok_or("`x` is missing")?;
+        Ok(vec![plain("x", x.ty)?])
     },
 };
 

@@ -3,6 +3,7 @@
 use super::call::{Call, broadcast};
 use super::{Dtypes, OpSpec, Param, float, number, string};
 use crate::opset::Opset;
+use crate::shown::text;
 use crate::types::{DataType, ValueType};
 
 fn same(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
@@ -175,11 +176,7 @@ pub(super) const CLIP: OpSpec = OpSpec {
 };
 
 fn clip(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
-    let bound = |name| match c.argument(name)?.value?.as_floats()?[..] {
-        [one] => Some(one),
-        _ => None,
-    };
-    match (bound("alpha"), bound("beta")) {
+    match (c.number("alpha"), c.number("beta")) {
         (Some(low), Some(high)) if c.opset >= Opset::CoreMl7 && low >= high => Err(format!(
             "`alpha` is {low}, expected less than `beta`, {high}"
         )),
@@ -201,7 +198,8 @@ pub(super) const GELU: OpSpec = OpSpec {
     infer: |c| match c.optional_str("mode")? {
         None | Some("EXACT" | "TANH_APPROXIMATION" | "SIGMOID_APPROXIMATION") => same(c),
         Some(mode) => Err(format!(
-            "mode `{mode}`, expected EXACT, TANH_APPROXIMATION or SIGMOID_APPROXIMATION"
+            "mode `{}`, expected EXACT, TANH_APPROXIMATION or SIGMOID_APPROXIMATION",
+            text(mode)
         )),
     },
 };
@@ -237,13 +235,13 @@ pub(super) const CAST: OpSpec = OpSpec {
     since: Opset::CoreMl5,
     params: &[Param::new("x", CASTABLE), string("dtype")],
     infer: |c| {
-        let text = c.optional_str("dtype")?.ok_or("`dtype` is missing")?;
+        let target = c.optional_str("dtype")?.ok_or("`dtype` is missing")?;
         let allowed = |d: &DataType| {
             CASTS.contains(d) || (c.opset >= Opset::CoreMl7 && CASTS_IOS17.contains(d))
         };
-        let dtype = DataType::from_text(text).filter(allowed);
-        let dtype =
-            dtype.ok_or_else(|| format!("`{text}` is no type that {} casts to", c.opset))?;
+        let dtype = DataType::from_text(target).filter(allowed);
+        let dtype = dtype
+            .ok_or_else(|| format!("`{}` is no type that {} casts to", text(target), c.opset))?;
         let x = c.tensor("x")?;
         if !allowed(&x.dtype) {
             return Err(format!(

@@ -3,6 +3,7 @@
 use super::call::{Call, MAX_RANK};
 use super::{Dtypes, OpSpec, Param, float, int32, string};
 use crate::opset::Opset;
+use crate::shown::text;
 use crate::types::{DataType, ValueType};
 
 /// What can be repeated, filled or banded.
@@ -32,7 +33,7 @@ fn pad(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         Some(mode) => {
             return Err(format!(
                 "`mode` is `{}`, expected constant, reflect or replicate",
-                mode.escape_debug()
+                text(mode)
             ));
         }
     }

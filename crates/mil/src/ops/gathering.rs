@@ -3,6 +3,7 @@
 use super::call::{Call, Shaped};
 use super::{Dtypes, OpSpec, Param, boolean, int32};
 use crate::opset::Opset;
+use crate::shown::list;
 use crate::types::{DataType, ValueType};
 
 /// What is picked from; iOS 17 brought the narrow types.
@@ -70,8 +71,9 @@ fn batch_dims(c: &Call<'_>, x: &Shaped, indices: &Shaped) -> Result<usize, Strin
         .filter(|&b| b <= x.rank() && b <= indices.rank() && x.shape[..b] == indices.shape[..b])
         .ok_or_else(|| {
             format!(
-                "`batch_dims` {batch} of `x` {:?} and `indices` {:?}",
-                x.shape, indices.shape
+                "`batch_dims` {batch} of `x` {} and `indices` {}",
+                list(&x.shape),
+                list(&indices.shape)
             )
         })
 }
@@ -113,8 +115,9 @@ pub(super) const GATHER_ALONG_AXIS: OpSpec = OpSpec {
         };
         if x.rank() != indices.rank() || others(&x.shape) != others(&indices.shape) {
             return Err(format!(
-                "`indices` {:?} against `x` {:?}, expected the same sizes but along axis {axis}",
-                indices.shape, x.shape
+                "`indices` {} against `x` {}, expected the same sizes but along axis {axis}",
+                list(&indices.shape),
+                list(&x.shape)
             ));
         }
         Ok(x.with_shape(indices.shape).into_types())
@@ -146,8 +149,9 @@ fn gather_nd(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     };
     let shape = fits().ok_or_else(|| {
         format!(
-            "`indices` {:?} into `x` {:?} after {batch} axes",
-            indices.shape, x.shape
+            "`indices` {} into `x` {} after {batch} axes",
+            list(&indices.shape),
+            list(&x.shape)
         )
     })?;
     Ok(x.with_shape(shape).into_types())

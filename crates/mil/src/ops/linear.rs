@@ -3,6 +3,7 @@
 use super::call::{Call, Shaped, broadcast};
 use super::{Dtypes, OpSpec, Param, boolean, float, int32, string};
 use crate::opset::Opset;
+use crate::shown::{list, text};
 use crate::types::{DataType, ValueType};
 
 pub(super) const CONV: OpSpec = OpSpec {
@@ -26,8 +27,9 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let (x, w) = (c.tensor("x")?, c.tensor("weight")?);
     if !(3..=5).contains(&x.rank()) || w.rank() != x.rank() {
         return Err(format!(
-            "`x` {:?} and `weight` {:?}, expected the same rank of 3 to 5",
-            x.shape, w.shape
+            "`x` {} and `weight` {}, expected the same rank of 3 to 5",
+            list(&x.shape),
+            list(&w.shape)
         ));
     }
     let groups = c.optional_int("groups")?.unwrap_or(1);
@@ -44,16 +46,19 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     }
     if w.shape[1].checked_mul(groups) != Some(x.shape[1]) {
         return Err(format!(
-            "`x` has {} channels, `weight` {:?} takes {} x {groups} groups",
-            x.shape[1], w.shape, w.shape[1]
+            "`x` has {} channels, `weight` {} takes {} x {groups} groups",
+            x.shape[1],
+            list(&w.shape),
+            w.shape[1]
         ));
     }
     if let Some(bias) = c.optional_tensor("bias") {
         let bias = bias?;
         if bias.shape != [w.shape[0]] {
             return Err(format!(
-                "`bias` {:?}, expected [{}]",
-                bias.shape, w.shape[0]
+                "`bias` {}, expected [{}]",
+                list(&bias.shape),
+                w.shape[0]
             ));
         }
     }
@@ -92,7 +97,8 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
             }
             other => {
                 return Err(format!(
-                    "`pad_type` is `{other}`, expected valid, same, same_lower or custom"
+                    "`pad_type` is `{}`, expected valid, same, same_lower or custom",
+                    text(other)
                 ));
             }
         };
@@ -169,8 +175,9 @@ fn conv_transpose(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let (x, w) = (c.tensor("x")?, c.tensor("weight")?);
     if !(3..=5).contains(&x.rank()) || w.rank() != x.rank() || w.shape[0] != x.shape[1] {
         return Err(format!(
-            "`x` {:?} and `weight` {:?}, expected the same rank of 3 to 5 and as many channels",
-            x.shape, w.shape
+            "`x` {} and `weight` {}, expected the same rank of 3 to 5 and as many channels",
+            list(&x.shape),
+            list(&w.shape)
         ));
     }
     let weight_is_constant = c.argument("weight").is_some_and(|w| w.constant);
@@ -192,7 +199,10 @@ fn conv_transpose(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     if let Some(bias) = c.optional_tensor("bias") {
         let bias = bias?;
         if bias.shape != [channels] {
-            return Err(format!("`bias` {:?}, expected [{channels}]", bias.shape));
+            return Err(format!(
+                "`bias` {}, expected [{channels}]",
+                list(&bias.shape)
+            ));
         }
     }
     if let Some(shape) = c.optional_ints("output_shape")? {
@@ -202,7 +212,8 @@ fn conv_transpose(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
                 Ok(x.with_shape(s).into_types())
             }
             _ => Err(format!(
-                "`output_shape` {shape:?}, expected [{}, {channels}, ..] of rank {}",
+                "`output_shape` {}, expected [{}, {channels}, ..] of rank {}",
+                list(&shape),
                 x.shape[0],
                 x.rank()
             )),
@@ -238,7 +249,7 @@ fn transposed_len(c: &Call<'_>, x: &Shaped, w: &Shaped, i: usize) -> Result<u64,
         other => {
             return Err(format!(
                 "`pad_type` is `{}`, expected valid, same or custom",
-                other.escape_debug()
+                text(other)
             ));
         }
     };
@@ -264,18 +275,24 @@ pub(super) const LINEAR: OpSpec = OpSpec {
     infer: |c| {
         let (x, w) = (c.tensor("x")?, c.tensor("weight")?);
         let [dout, din] = w.shape[..] else {
-            return Err(format!("`weight` {:?}, expected rank 2", w.shape));
+            return Err(format!("`weight` {}, expected rank 2", list(&w.shape)));
         };
         if let Some(bias) = c.optional_tensor("bias") {
             let bias = bias?;
             if bias.shape != [dout] {
-                return Err(format!("`bias` {:?}, expected [{dout}]", bias.shape));
+                return Err(format!("`bias` {}, expected [{dout}]", list(&bias.shape)));
             }
         }
         let mut shape = x.shape.clone();
         match shape.last_mut() {
             Some(last) if *last == din => *last = dout,
-            _ => return Err(format!("`x` {:?} against `weight` {:?}", x.shape, w.shape)),
+            _ => {
+                return Err(format!(
+                    "`x` {} against `weight` {}",
+                    list(&x.shape),
+                    list(&w.shape)
+                ));
+            }
         }
         Ok(x.with_shape(shape).into_types())
     },
@@ -308,8 +325,9 @@ fn matmul(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         y.shape.split_last_chunk::<2>(),
     ) else {
         return Err(format!(
-            "`x` {:?} and `y` {:?}, expected rank 2 or more",
-            x.shape, y.shape
+            "`x` {} and `y` {}, expected rank 2 or more",
+            list(&x.shape),
+            list(&y.shape)
         ));
     };
     if flip_x {
@@ -320,8 +338,9 @@ fn matmul(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     }
     if inner != inner_y {
         return Err(format!(
-            "`x` {:?} and `y` {:?} share no inner size ({inner} and {inner_y})",
-            x.shape, y.shape
+            "`x` {} and `y` {} share no inner size ({inner} and {inner_y})",
+            list(&x.shape),
+            list(&y.shape)
         ));
     }
     let mut shape = broadcast(a, b)?;
@@ -362,35 +381,38 @@ fn einsum(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         .any(|form| same_equation(equation, form))
     {
         return Err(format!(
-            "equation `{equation}`, expected the form `nchw,nwhu->nchu` or `chw,whr->chr`"
+            "equation `{}`, expected the form `nchw,nwhu->nchu` or `chw,whr->chr`",
+            text(equation)
         ));
     }
-    let [_, _] = c.all("values") else {
+    let [a, b] = c.all("values") else {
         return Err("`values` holds other than two operands".to_owned());
     };
-    let shapes: Vec<_> = c
-        .all("values")
-        .iter()
-        .filter_map(|a| a.ty.as_tensor()?.shape().zip(Some(a.ty.as_tensor()?.dtype)))
-        .collect();
-    let [(a, dtype), (b, _)] = &shapes[..] else {
-        return Err("operands without a fixed shape".to_owned());
-    };
+    let Shaped { dtype, shape: a } = Shaped::of("values", a.ty)?;
+    let b = Shaped::of("values", b.ty)?.shape;
     let (Some((an, &[ac, ah, aw])), Some((bn, &[bw, bh, bu]))) =
         (a.split_last_chunk::<3>(), b.split_last_chunk::<3>())
     else {
-        return Err(format!("operands {a:?} and {b:?}, expected rank 3 or 4"));
+        return Err(format!(
+            "operands {} and {}, expected rank 3 or 4",
+            list(&a),
+            list(&b)
+        ));
     };
     let rank = equation.find(',').unwrap_or(0);
     if a.len() != rank || b.len() != rank || aw != bw {
-        return Err(format!("operands {a:?} and {b:?} do not fit `{equation}`"));
+        return Err(format!(
+            "operands {} and {} do not fit `{equation}`",
+            list(&a),
+            list(&b)
+        ));
     }
     let mut shape = broadcast(an, bn)?;
     let middle = broadcast(&[ah], &[bh])?;
     shape.push(ac);
     shape.extend(middle);
     shape.push(bu);
-    Ok(vec![ValueType::tensor(*dtype, &shape)])
+    Ok(vec![ValueType::tensor(dtype, &shape)])
 }
 
 /// Whether two equations are equal up to a one-to-one renaming of letters.

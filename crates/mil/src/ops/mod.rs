@@ -22,6 +22,7 @@ mod state;
 
 use std::fmt;
 
+pub(crate) use call::MAX_RANK;
 pub use call::{Argument, Call};
 
 use crate::opset::Opset;

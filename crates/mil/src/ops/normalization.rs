@@ -3,6 +3,7 @@
 use super::call::{Call, Shaped};
 use super::{Dtypes, OpSpec, Param, float, int32};
 use crate::opset::Opset;
+use crate::shown::list;
 use crate::types::ValueType;
 
 const fn own(name: &'static str) -> Param {
@@ -16,7 +17,11 @@ fn check_shape(c: &Call<'_>, param: &str, expected: &[u64]) -> Result<(), String
             if p.shape == expected {
                 Ok(())
             } else {
-                Err(format!("`{param}` {:?}, expected {expected:?}", p.shape))
+                Err(format!(
+                    "`{param}` {}, expected {}",
+                    list(&p.shape),
+                    list(expected)
+                ))
             }
         }
         None => Ok(()),
@@ -70,7 +75,7 @@ pub(super) const INSTANCE_NORM: OpSpec = OpSpec {
     infer: |c| {
         let x = c.tensor("x")?;
         if !(3..=4).contains(&x.rank()) {
-            return Err(format!("`x` {:?}, expected rank 3 or 4", x.shape));
+            return Err(format!("`x` {}, expected rank 3 or 4", list(&x.shape)));
         }
         per_channel(c, &x, &["gamma", "beta"])?;
         Ok(x.into_types())
@@ -94,7 +99,7 @@ pub(super) const BATCH_NORM: OpSpec = OpSpec {
 fn batch_norm(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let x = c.tensor("x")?;
     if !(3..=5).contains(&x.rank()) {
-        return Err(format!("`x` {:?}, expected rank 3 to 5", x.shape));
+        return Err(format!("`x` {}, expected rank 3 to 5", list(&x.shape)));
     }
     per_channel(c, &x, &["mean", "variance", "gamma", "beta"])?;
     Ok(x.into_types())
@@ -108,7 +113,7 @@ pub(super) const L2_NORM: OpSpec = OpSpec {
     infer: |c| {
         let x = c.tensor("x")?;
         if x.rank() < 3 {
-            return Err(format!("`x` {:?}, expected rank 3 or more", x.shape));
+            return Err(format!("`x` {}, expected rank 3 or more", list(&x.shape)));
         }
         Ok(x.into_types())
     },

@@ -4,6 +4,7 @@ use super::call::Call;
 use super::linear::{conv_len, positive};
 use super::{OpSpec, Param, boolean, float, int32, string};
 use crate::opset::Opset;
+use crate::shown::{list, text};
 use crate::types::ValueType;
 
 const WINDOW: [Param; 6] = [
@@ -36,7 +37,7 @@ pub(super) const AVG_POOL: OpSpec = OpSpec {
 fn pool(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let mut x = c.tensor("x")?;
     if !(3..=5).contains(&x.rank()) {
-        return Err(format!("`x` {:?}, expected rank 3 to 5", x.shape));
+        return Err(format!("`x` {}, expected rank 3 to 5", list(&x.shape)));
     }
     let n = x.rank() - 2;
     let list = |name: &str, len: usize, default: i64| -> Result<Vec<i64>, String> {
@@ -75,7 +76,7 @@ fn pool(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
             other => {
                 return Err(format!(
                     "`pad_type` is `{}`, expected valid, same, same_lower or custom",
-                    other.escape_debug()
+                    text(other)
                 ));
             }
         };

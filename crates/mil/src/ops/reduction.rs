@@ -3,6 +3,7 @@
 use super::call::Call;
 use super::{OpSpec, boolean, int32, number, string};
 use crate::opset::Opset;
+use crate::shown::text;
 use crate::types::{DataType, ValueType};
 
 const fn reduction(name: &'static str) -> OpSpec {
@@ -57,12 +58,12 @@ fn find(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
             return Err(format!("`output_dtype` needs {}", Opset::CoreMl7));
         }
         None => DataType::Int32,
-        Some(text) if text.eq_ignore_ascii_case("int32") => DataType::Int32,
-        Some(text) if text.eq_ignore_ascii_case("uint16") => DataType::Uint16,
-        Some(text) => {
+        Some(name) if name.eq_ignore_ascii_case("int32") => DataType::Int32,
+        Some(name) if name.eq_ignore_ascii_case("uint16") => DataType::Uint16,
+        Some(name) => {
             return Err(format!(
                 "`output_dtype` is `{}`, expected int32 or uint16",
-                text.escape_debug()
+                text(name)
             ));
         }
     };

@@ -3,6 +3,7 @@
 use super::call::{Call, Shaped};
 use super::{Dtypes, OpSpec, Param, boolean, float, int32, string};
 use crate::opset::Opset;
+use crate::shown::{list, text};
 use crate::types::{DataType, ValueType};
 
 pub(super) const UPSAMPLE_NEAREST_NEIGHBOR: OpSpec = OpSpec {
@@ -56,7 +57,7 @@ fn upsample(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
 
 fn check_rank(x: &Shaped) -> Result<(), String> {
     if x.rank() < 3 {
-        return Err(format!("`x` {:?}, expected rank 3 or more", x.shape));
+        return Err(format!("`x` {}, expected rank 3 or more", list(&x.shape)));
     }
     Ok(())
 }
@@ -71,16 +72,13 @@ fn scaled(len: u64, c: &Call<'_>, param: &str) -> Result<u64, String> {
     let Some(argument) = c.argument(param) else {
         return Ok(len);
     };
-    let value = argument
-        .value
-        .ok_or_else(|| format!("`{param}` is no constant"))?;
-    let floats = value
-        .as_floats()
-        .or_else(|| Some(value.as_ints()?.iter().map(|&n| n as f64).collect()));
-    match floats.as_deref() {
+    if argument.value.is_none() {
+        return Err(format!("`{param}` is no constant"));
+    }
+    match c.number(param) {
         // In single precision, as the factor is held.
-        Some([factor]) if *factor > 0.0 && factor.is_finite() => {
-            Ok((len as f32 * *factor as f32) as u64)
+        Some(factor) if factor > 0.0 && factor.is_finite() => {
+            Ok((len as f32 * factor as f32) as u64)
         }
         _ => Err(format!("`{param}` is no positive number")),
     }
@@ -146,7 +144,7 @@ fn check_mode(c: &Call<'_>, param: &str, modes: &[&str]) -> Result<(), String> {
     match c.optional_str(param)? {
         Some(mode) if !modes.contains(&mode) => Err(format!(
             "`{param}` is `{}`, expected one of {}",
-            mode.escape_debug(),
+            text(mode),
             modes.join(", ")
         )),
         _ => Ok(()),

@@ -1,8 +1,9 @@
 //! Operations that move elements without changing them, all of them kept.
 
-use super::call::{Call, MAX_RANK, Shaped};
+use super::call::{Argument, Call, MAX_RANK, Shaped};
 use super::{Dtypes, OpSpec, Param, boolean, int32};
 use crate::opset::Opset;
+use crate::shown::list;
 use crate::types::{DataType, ValueType};
 
 /// Element types of shapes and indices: `int32`, and from iOS 17 on narrower ones.
@@ -21,7 +22,19 @@ fn reshape(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     c.check_index_types(&["shape"])?;
     let x = c.tensor("x")?;
     let target = c.ints("shape")?;
-    let mismatch = || format!("shape {target:?} for a tensor of shape {:?}", x.shape);
+    if target.len() > MAX_RANK {
+        return Err(format!(
+            "rank {}, expected at most {MAX_RANK}",
+            target.len()
+        ));
+    }
+    let mismatch = || {
+        format!(
+            "shape {} for a tensor of shape {}",
+            list(&target),
+            list(&x.shape)
+        )
+    };
     let mut shape = Vec::with_capacity(target.len());
     let mut free = None;
     for (i, &n) in target.iter().enumerate() {
@@ -62,7 +75,11 @@ pub(super) const TRANSPOSE: OpSpec = OpSpec {
         let mut sorted = perm.clone();
         sorted.sort_unstable();
         if !sorted.into_iter().eq(0..x.rank()) {
-            return Err(format!("perm {perm:?} for a tensor of rank {}", x.rank()));
+            return Err(format!(
+                "perm {} for a tensor of rank {}",
+                list(&perm),
+                x.rank()
+            ));
         }
         let shape = perm.iter().map(|&a| x.shape[a]).collect();
         Ok(x.with_shape(shape).into_types())
@@ -95,7 +112,7 @@ pub(super) const EXPAND_DIMS: OpSpec = OpSpec {
             })
             .collect();
         if shape.len() != grown.rank() {
-            return Err(format!("axes {axes:?} hold one twice"));
+            return Err(format!("axes {} hold one twice", list(&axes)));
         }
         Ok(x.with_shape(shape).into_types())
     },
@@ -115,7 +132,10 @@ pub(super) const SQUEEZE: OpSpec = OpSpec {
             None => (0..x.rank()).filter(|&i| x.shape[i] == 1).collect(),
         };
         if let Some(&axis) = axes.iter().find(|&&a| x.shape[a] != 1) {
-            return Err(format!("axis {axis} of {:?} is not of size 1", x.shape));
+            return Err(format!(
+                "axis {axis} of {} is not of size 1",
+                list(&x.shape)
+            ));
         }
         let shape = x
             .shape
@@ -142,26 +162,32 @@ pub(super) const CONCAT: OpSpec = OpSpec {
 fn concat(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let axis = c.optional_int("axis")?.ok_or("`axis` is missing")?;
     let interleave = c.flag("interleave")?;
-    let mut values = c
-        .all("values")
-        .iter()
-        .map(|a| Shaped::of("values", a.ty))
-        .collect::<Result<Vec<_>, _>>()?;
-    if values.iter().all(|v| v.rank() == 0) {
-        // Scalars join to a vector.
-        values.iter_mut().for_each(|v| v.shape.push(1));
-    }
-    let first = values.first().ok_or("`values` is empty")?;
+    let values = c.all("values");
+    let rank = |a: &Argument<'_>| a.ty.as_tensor().map(|t| t.dims.len());
+    let are_scalars = values.iter().all(|a| rank(a) == Some(0));
+    let shaped = |a: &Argument<'_>| {
+        let mut one = Shaped::of("values", a.ty)?;
+        if are_scalars {
+            // Scalars join to a vector.
+            one.shape.push(1);
+        }
+        Ok::<_, String>(one)
+    };
+    let first = shaped(values.first().ok_or("`values` is empty")?)?;
     let axis = first.axis(axis)?;
     let mut shape = first.shape.clone();
     shape[axis] = 0;
-    for one in &values {
+    for one in values {
+        let one = shaped(one)?;
         let same = |(i, n): (usize, &u64)| (i == axis && !interleave) || first.shape[i] == *n;
         let fits = first.rank() == one.rank() && first.dtype == one.dtype;
         if !fits || !one.shape.iter().enumerate().all(same) {
             return Err(format!(
-                "{:?} {} does not join {:?} {} along axis {axis}",
-                one.shape, one.dtype, first.shape, first.dtype
+                "{} {} does not join {} {} along axis {axis}",
+                list(&one.shape),
+                one.dtype,
+                list(&first.shape),
+                first.dtype
             ));
         }
         shape[axis] = one.shape[axis]
@@ -176,17 +202,20 @@ pub(super) const STACK: OpSpec = OpSpec {
     since: Opset::CoreMl5,
     params: &[Param::new("values", Dtypes::Any).many(), int32("axis")],
     infer: |c| {
-        let values = c
-            .all("values")
-            .iter()
-            .map(|a| Shaped::of("values", a.ty))
-            .collect::<Result<Vec<_>, _>>()?;
+        let values = c.all("values");
         let first = values.first().ok_or("`values` is empty")?;
-        if let Some(other) = values.iter().find(|v| *v != first) {
-            return Err(format!(
-                "{:?} {} and {:?} {} do not stack",
-                first.shape, first.dtype, other.shape, other.dtype
-            ));
+        let first = Shaped::of("values", first.ty)?;
+        for other in values {
+            let other = Shaped::of("values", other.ty)?;
+            if other != first {
+                return Err(format!(
+                    "{} {} and {} {} do not stack",
+                    list(&first.shape),
+                    first.dtype,
+                    list(&other.shape),
+                    other.dtype
+                ));
+            }
         }
         let axis = c.optional_int("axis")?.ok_or("`axis` is missing")?;
         let axis = first.with_shape(vec![1; first.rank() + 1]).axis(axis)?;

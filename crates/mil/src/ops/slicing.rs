@@ -2,7 +2,9 @@
 
 use super::call::Call;
 use super::{Dtypes, OpSpec, Param, boolean, int32};
+use crate::constant::Constant;
 use crate::opset::Opset;
+use crate::shown::list;
 use crate::types::{DataType, ValueType};
 
 pub(super) const SPLIT: OpSpec = OpSpec {
@@ -18,16 +20,32 @@ pub(super) const SPLIT: OpSpec = OpSpec {
 };
 
 /// More pieces are refused: a short program must not ask for memory without bound.
-const MAX_PIECES: u64 = 1 << 16;
+const MAX_PIECES: usize = 1 << 16;
+
+/// Checks how many pieces are asked for before one is made: an operation that is there has a value for each.
+fn num_pieces(c: &Call<'_>, asked: u64) -> Result<usize, String> {
+    let pieces = usize::try_from(asked).ok().filter(|&n| n <= MAX_PIECES);
+    let pieces = pieces.ok_or_else(|| format!("{asked} pieces, expected at most {MAX_PIECES}"))?;
+    match c.num_outputs.filter(|&made| made != pieces) {
+        Some(made) => Err(format!("makes {made} values, expected {pieces}")),
+        None => Ok(pieces),
+    }
+}
+
+fn split_sizes(c: &Call<'_>) -> Result<Option<Vec<i64>>, String> {
+    let sizes = c.argument("split_sizes").and_then(|a| a.value);
+    if let Some(n) = sizes.and_then(Constant::num_stored) {
+        num_pieces(c, n as u64)?;
+    }
+    c.optional_ints_up_to(MAX_PIECES, "split_sizes")
+}
 
 fn split(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let x = c.tensor("x")?;
     let axis = x.axis(c.optional_int("axis")?.ok_or("`axis` is missing")?)?;
     let len = x.shape[axis];
-    let sizes: Vec<u64> = match (
-        c.optional_ints("split_sizes")?,
-        c.optional_int("num_splits")?,
-    ) {
+    let asked = c.optional_int("num_splits")?;
+    let sizes: Vec<u64> = match (split_sizes(c)?, asked) {
         (Some(sizes), _) => sizes
             .iter()
             .map(|&n| u64::try_from(n).map_err(|_| format!("a piece of {n}")))
@@ -35,20 +53,20 @@ fn split(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
         (None, Some(n)) => {
             let n = u64::try_from(n)
                 .ok()
-                .filter(|&n| n > 0 && n <= len.min(MAX_PIECES) && len % n == 0);
+                .filter(|&n| n > 0 && n <= len && len % n == 0);
             let n =
                 n.ok_or_else(|| format!("an axis of {len} does not split evenly by `num_splits`"))?;
-            vec![len / n; usize::try_from(n).map_err(|_| "too many pieces")?]
+            vec![len / n; num_pieces(c, n)?]
         }
         (None, None) => return Err("one of `num_splits` and `split_sizes` is needed".to_owned()),
     };
-    let asked = c.optional_int("num_splits")?;
     if asked.is_some_and(|n| i64::try_from(sizes.len()) != Ok(n)) {
         return Err(format!("{} `split_sizes`, not `num_splits`", sizes.len()));
     }
     if sizes.iter().try_fold(0u64, |sum, &n| sum.checked_add(n)) != Some(len) {
         return Err(format!(
-            "pieces of {sizes:?} do not make up an axis of {len}"
+            "pieces of {} do not make up an axis of {len}",
+            list(&sizes)
         ));
     }
     let piece = |n: u64| {
@@ -82,38 +100,26 @@ fn slice(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let rank = x.rank();
     let (begin, end) = (c.ints("begin")?, c.ints("end")?);
     let stride = c.optional_ints("stride")?.unwrap_or_else(|| vec![1; rank]);
-    let mask = |name: &str| {
-        Ok::<_, String>(
-            c.optional_bools(name)?
-                .map_or_else(|| vec![false; rank], <[bool]>::to_vec),
-        )
-    };
-    let (no_begin, no_end, squeezed) = (
-        mask("begin_mask")?,
-        mask("end_mask")?,
-        mask("squeeze_mask")?,
-    );
-    if [
-        begin.len(),
-        end.len(),
-        stride.len(),
-        no_begin.len(),
-        no_end.len(),
-        squeezed.len(),
-    ] != [rank; 6]
-    {
+    let masks = [
+        c.optional_bools("begin_mask")?,
+        c.optional_bools("end_mask")?,
+        c.optional_bools("squeeze_mask")?,
+    ];
+    let is_list_wrong = [begin.len(), end.len(), stride.len()] != [rank; 3];
+    if is_list_wrong || masks.iter().flatten().any(|mask| mask.len() != rank) {
         return Err(format!(
             "begin, end, stride and masks do not all hold {rank} entries"
         ));
     }
     let mut shape = Vec::new();
     for i in 0..rank {
-        if squeezed[i] {
+        let [no_begin, no_end, squeezed] = masks.map(|mask| mask.is_some_and(|mask| mask[i]));
+        if squeezed {
             continue;
         }
         let bounds = (
-            if no_begin[i] { None } else { Some(begin[i]) },
-            if no_end[i] { None } else { Some(end[i]) },
+            if no_begin { None } else { Some(begin[i]) },
+            if no_end { None } else { Some(end[i]) },
         );
         shape.push(slice_len(x.shape[i], bounds, stride[i])?);
     }

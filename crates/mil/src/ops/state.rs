@@ -3,15 +3,17 @@
 //! Source: `iOS18/states.py` of coremltools 9.0 for `read_state`; `backend/mil/load.py` writes `coreml_update_state` as a
 //! `write_state`, which no class there defines, and a `read_state`.
 
+use super::call::plain;
 use super::{Call, Dtypes, OpSpec, Param};
 use crate::opset::Opset;
+use crate::shown;
 use crate::types::ValueType;
 
 pub(super) const READ_STATE: OpSpec = OpSpec {
     name: "read_state",
     since: Opset::CoreMl8,
     params: &[Param::new("input", Dtypes::State)],
-    infer: |c| Ok(vec![held(c)?.clone()]),
+    infer: |c| Ok(vec![plain("input", held(c)?)?]),
 };
 
 /// Makes no value.
@@ -27,8 +29,9 @@ pub(super) const WRITE_STATE: OpSpec = OpSpec {
         match (data.as_tensor(), held(c)?.as_tensor()) {
             (Some(data), Some(held)) if data.agrees(held) => Ok(Vec::new()),
             _ => Err(format!(
-                "`data` is `{data}`, the state holds `{}`",
-                held(c)?
+                "`data` is `{}`, the state holds `{}`",
+                shown::ty(data),
+                shown::ty(held(c)?)
             )),
         }
     },

@@ -2,9 +2,10 @@
 
 use super::Checker;
 use crate::program::{Operand, Operation, ValueId};
+use crate::shown;
 use crate::types::{DataType, Dim, TensorType, ValueType};
 
-impl Checker<'_> {
+impl<'p> Checker<'p> {
     /// Either block may run, so both give what the operation makes.
     pub(super) fn cond(&mut self, op: &Operation) {
         let made = self.types(&op.outputs);
@@ -19,21 +20,21 @@ impl Checker<'_> {
     }
 
     /// Both blocks take the loop variables; the second gives them again, and in the end they are what the operation makes.
-    pub(super) fn while_loop(&mut self, op: &Operation) {
+    pub(super) fn while_loop(&mut self, op: &'p Operation) {
         let f = self.f;
         let [condition, body] = op.blocks[..] else {
             return;
         };
         let (condition, body) = (f.block(condition), f.block(body));
-        let variable = |operand: &Operand| match operand {
-            Operand::Value(v) => f.value(*v).ty.clone(),
-            Operand::Constant(c) => c.ty.clone(),
+        let variable = |operand: &'p Operand| match operand {
+            Operand::Value(v) => &f.value(*v).ty,
+            Operand::Constant(c) => &c.ty,
         };
         let variables: Vec<_> = op.inputs.values().flatten().map(variable).collect();
         self.list(op, "the condition takes", &condition.inputs, &variables);
         self.list(op, "the body takes", &body.inputs, &variables);
-        let truth = [one_truth()];
-        self.list(op, "the condition gives", &condition.outputs, &truth);
+        let truth = one_truth();
+        self.list(op, "the condition gives", &condition.outputs, &[&truth]);
         let again = self.types(&body.inputs);
         self.list(op, "the body gives", &body.outputs, &again);
         self.list(
@@ -44,13 +45,13 @@ impl Checker<'_> {
         );
     }
 
-    fn types(&self, values: &[ValueId]) -> Vec<ValueType> {
-        let ty = |&v: &ValueId| self.f.value(v).ty.clone();
-        values.iter().map(ty).collect()
+    fn types(&self, values: &[ValueId]) -> Vec<&'p ValueType> {
+        let f = self.f;
+        values.iter().map(|&v| &f.value(v).ty).collect()
     }
 
     /// That values are as many as expected, and of such types.
-    fn list(&mut self, op: &Operation, what: &str, found: &[ValueId], expected: &[ValueType]) {
+    fn list(&mut self, op: &Operation, what: &str, found: &[ValueId], expected: &[&ValueType]) {
         if found.len() != expected.len() {
             let (found, expected) = (found.len(), expected.len());
             let message = format!("{what} {found} value(s), expected {expected}");
@@ -59,7 +60,8 @@ impl Checker<'_> {
         for (&v, expected) in found.iter().zip(expected) {
             let value = self.f.value(v);
             if !agree(&value.ty, expected) {
-                let (name, found) = (&value.name, &value.ty);
+                let (name, found) = (shown::text(&value.name), shown::ty(&value.ty));
+                let expected = shown::ty(expected);
                 let message = format!("{what} `{name}`, `{found}`, expected `{expected}`");
                 self.breach(Some(op), message);
             }
