@@ -10,9 +10,24 @@ const MAX_OPERATION_CHARS: usize = 1000;
 /// Most items of a list in a message: a shape that Core ML runs has five.
 const MAX_ITEMS: usize = 8;
 
-/// A name or another text, control characters escaped.
+/// A name or another text, escaped and cut.
 pub(crate) fn text(text: &str) -> String {
-    cut(&text.escape_debug(), MAX_CHARS)
+    cut(&Escaped(text), MAX_CHARS)
+}
+
+/// A text whose control and invisible characters are escaped. Quotes and backslashes stay, so that a text that was escaped
+/// already is left as it is.
+pub(crate) struct Escaped<'t>(pub &'t str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const KEPT: [char; 3] = ['\'', '"', '\\'];
+        for part in self.0.split_inclusive(KEPT) {
+            let plain = part.strip_suffix(KEPT).unwrap_or(part);
+            write!(f, "{}{}", plain.escape_debug(), &part[plain.len()..])?;
+        }
+        Ok(())
+    }
 }
 
 /// A type, in the text form.
@@ -94,6 +109,8 @@ mod tests {
 
     #[test]
     fn nothing_is_shown_raw() {
-        assert_eq!(text("a\n\u{1b}[31m\u{202e}"), "a\\n\\u{1b}[31m\\u{202e}");
+        let escaped = "it's a\\n\\u{1b}[31m\\u{202e}";
+        assert_eq!(text("it's a\n\u{1b}[31m\u{202e}"), escaped);
+        assert_eq!(text(escaped), escaped, "once is enough");
     }
 }

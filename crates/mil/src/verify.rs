@@ -28,7 +28,7 @@ use crate::names;
 use crate::ops::{Arity, Call, Dtypes, MAX_RANK, Op, OpKind};
 use crate::opset::Opset;
 use crate::program::{BlockId, Function, OpId, Operand, Operation, Program, ValueId};
-use crate::shown;
+use crate::shown::{self, Escaped};
 use crate::types::{DataType, ValueType};
 
 /// A program that keeps every rule, with the definitions found on the way.
@@ -72,7 +72,7 @@ pub struct Breach {
 
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "function `{}`", self.function)?;
+        write!(f, "function `{}`", shown::text(&self.function))?;
         if !self.operation.is_empty() {
             write!(f, ", `{}`", self.operation)?;
         }
@@ -525,7 +525,7 @@ struct Described<'p> {
 
 impl Described<'_> {
     fn name(&self, v: ValueId, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.f.value(v).name.escape_debug())
+        write!(f, "{}", Escaped(&self.f.value(v).name))
     }
 
     fn operand(&self, operand: &Operand, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -557,7 +557,7 @@ impl fmt::Display for Described<'_> {
         write!(f, " = {}(", self.op.kind)?;
         for (i, (param, list)) in self.op.inputs.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            write!(f, "{comma}{} = ", param.escape_debug())?;
+            write!(f, "{comma}{} = ", Escaped(param))?;
             self.operands(list, f)?;
         }
         f.write_str(")")

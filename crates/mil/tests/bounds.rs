@@ -274,6 +274,57 @@ fn variables_of_loops_are_not_copied() {
 }
 
 #[test]
+fn names_from_outside_stay_on_one_line() {
+    let evil = "zz\nerror: disk damaged\n  help: run \u{1b}[31m";
+    let long = format!("{evil}{}", "x".repeat(1 << 20));
+    let text = |s: &str| Constant::string(s);
+    let mut draft = Draft::new();
+    let x = draft.f.add_input(long.clone(), vector(8));
+    draft
+        .f
+        .add_input(evil, ValueType::State(Box::new(vector(8))));
+    let evil_text = draft.constant(evil, text(&long));
+    let cases: [(Op, &'static str); 6] = [
+        (Op::Cast, "dtype"),
+        (Op::Gelu, "mode"),
+        (Op::Pad, "mode"),
+        (Op::Einsum, "equation"),
+        (Op::ReduceArgmax, "output_dtype"),
+        (Op::ResizeBilinear, "sampling_mode"),
+    ];
+    for (op, param) in cases {
+        let x_param = if op == Op::Einsum { "values" } else { "x" };
+        draft.made(op, &[(x_param, &[x]), (param, &[evil_text])], vector(8));
+    }
+    let later = draft.f.add_value(evil, vector(8));
+    draft.op(evil, &[("x", &[later])], &[later]);
+    draft.op(Op::Relu, &[("x", &[x]), ("x\ny", &[later])], &[later]);
+    let mut program = draft.program(&[x]);
+    let main = program.functions.remove(Program::MAIN).unwrap();
+    program.functions.insert(evil.to_owned(), main.clone());
+    program.functions.insert(long.clone(), Function::new(evil));
+    program.functions.insert("main".to_owned(), main);
+    let errors = verify(&program).map(drop).unwrap_err();
+    let shown = errors.to_string();
+    assert!(shown.len() < MAX_TEXT, "{}", shown.len());
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+    for line in shown.lines().skip(1) {
+        assert!(
+            line.starts_with("  function `") || line.starts_with("  … and "),
+            "{line}"
+        );
+    }
+    assert!(
+        shown.contains("function `zz\\nerror: disk damaged\\n  help"),
+        "{shown}"
+    );
+    assert_eq!(
+        OpKind::from(evil).to_string(),
+        evil.escape_debug().to_string()
+    );
+}
+
+#[test]
 fn open_sizes_are_no_breach() {
     let ty = TensorType {
         dims: vec![Dim::Unknown { variadic: false }; 64],

@@ -26,6 +26,7 @@ pub(crate) use call::MAX_RANK;
 pub use call::{Argument, Call};
 
 use crate::opset::Opset;
+use crate::shown::Escaped;
 use crate::types::{DataType, ValueType};
 
 /// What an operation accepts and returns.
@@ -422,9 +423,10 @@ impl From<&str> for OpKind {
     }
 }
 
+/// Of a name that a file gives, control characters are escaped.
 impl fmt::Display for OpKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        write!(f, "{}", Escaped(self.name()))
     }
 }
 
