@@ -19,7 +19,8 @@
 mod builder;
 mod constant;
 mod definitions;
-pub mod names;
+pub mod named;
+mod names;
 pub mod ops;
 mod opset;
 mod program;
@@ -32,6 +33,7 @@ mod weights;
 pub use builder::{BuildError, Builder};
 pub use constant::{Constant, Data, Elements};
 pub use definitions::Definitions;
+pub use named::Named;
 pub use opset::Opset;
 pub use program::{
     Block, BlockId, Function, OpId, Operand, Operation, ParamName, Program, ValueId, ValueInfo,

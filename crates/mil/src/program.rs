@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::constant::Constant;
+use crate::named::Named;
 use crate::ops::OpKind;
 use crate::types::ValueType;
 
@@ -152,13 +153,13 @@ pub struct Operation {
     /// What it does.
     pub kind: OpKind,
     /// Operands by parameter name; several for parameters that take a list.
-    pub inputs: BTreeMap<ParamName, Vec<Operand>>,
+    pub inputs: Named<Vec<Operand>>,
     /// Results.
     pub outputs: Vec<ValueId>,
     /// Nested blocks of control flow.
     pub blocks: Vec<BlockId>,
     /// Constants such as `name`, and `val` of a `const`.
-    pub attributes: BTreeMap<ParamName, Constant>,
+    pub attributes: Named<Constant>,
 }
 
 impl Operation {
@@ -166,10 +167,10 @@ impl Operation {
     pub fn new(kind: impl Into<OpKind>) -> Self {
         Operation {
             kind: kind.into(),
-            inputs: BTreeMap::new(),
+            inputs: Named::new(),
             outputs: Vec::new(),
             blocks: Vec::new(),
-            attributes: BTreeMap::new(),
+            attributes: Named::new(),
         }
     }
 

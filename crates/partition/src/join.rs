@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use mil::ops::{Op, OpKind};
 use mil::{
-    Block, BlockId, Constant, Data, DataType, Function, OpId, Operand, Operation, ParamName,
-    Program, ValueId, ValueInfo, ValueType, Verified, WeightId,
+    Block, BlockId, Constant, Data, DataType, Function, Named, OpId, Operand, Operation, Program,
+    ValueId, ValueInfo, ValueType, Verified, WeightId,
 };
 
 use crate::error::Error;
@@ -650,7 +650,7 @@ impl<'a> Joiner<'a> {
                 .eq(old.outputs.iter().map(|v| ty(flow.f, v)))
     }
 
-    fn operands(&self, stage: usize, old: &Operation) -> BTreeMap<ParamName, Vec<Operand>> {
+    fn operands(&self, stage: usize, old: &Operation) -> Named<Vec<Operand>> {
         let operand = |o: &Operand| match o {
             Operand::Value(v) => Operand::Value(self.map(stage, *v)),
             Operand::Constant(c) => Operand::Constant(c.clone()),

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mil::ops::Op;
 use mil::{
-    BlockId, Constant, Data, Definitions, Elements, Function, OpId, Operand, Operation, ParamName,
+    BlockId, Constant, Data, Definitions, Elements, Function, Named, OpId, Operand, Operation,
     ValueId, ValueType, WeightId,
 };
 
@@ -419,7 +419,7 @@ impl<'p> Side<'p> {
 }
 
 /// The names of both maps, each once, in order.
-fn names<'m, V>(x: &'m BTreeMap<ParamName, V>, y: &'m BTreeMap<ParamName, V>) -> BTreeSet<&'m str> {
+fn names<'m, V>(x: &'m Named<V>, y: &'m Named<V>) -> BTreeSet<&'m str> {
     x.keys().chain(y.keys()).map(AsRef::as_ref).collect()
 }
 

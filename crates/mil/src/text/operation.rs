@@ -4,6 +4,7 @@
 //! filled in at the end of the function.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 
 use super::error::ParseError;
@@ -153,7 +154,9 @@ impl<'t> Parser<'t> {
         let (kind, _) = self.word("an operation")?;
         let mut op = Operation::new(OpKind::from(kind.as_ref()));
         let pending = self.inputs(scope, &mut op)?;
-        self.attributes(&mut op.attributes, attribute_name)?;
+        let mut attributes = BTreeMap::new();
+        self.attributes(&mut attributes, attribute_name)?;
+        op.attributes = attributes.into_iter().collect();
         while self.accept_word("block")? || self.token.is_sign("(") {
             let nested = scope.f.add_block(Block::default());
             op.blocks.push(nested);

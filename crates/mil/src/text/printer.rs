@@ -1,7 +1,5 @@
 //! From programs to text.
 
-use std::collections::BTreeMap;
-
 use super::Location;
 use super::lexer::{escape, is_word};
 use super::{literal, number};
@@ -309,7 +307,10 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn attributes<K: AsRef<str>>(&mut self, attributes: &BTreeMap<K, Constant>) {
+    fn attributes<'c, K: AsRef<str> + 'c>(
+        &mut self,
+        attributes: impl IntoIterator<Item = (&'c K, &'c Constant)>,
+    ) {
         self.push("[");
         self.list(attributes, |p, (key, value)| {
             p.word(key.as_ref());

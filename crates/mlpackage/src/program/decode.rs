@@ -182,17 +182,16 @@ struct ConstantDecoder<'w> {
 }
 
 impl ConstantDecoder<'_> {
-    fn map<K: From<String> + Ord>(
+    fn map<K: From<String>, M: FromIterator<(K, Constant)>>(
         &mut self,
         values: &BTreeMap<String, proto::Value>,
         depth: Depth,
-    ) -> Result<BTreeMap<K, Constant>, Problem> {
-        let mut constants = BTreeMap::new();
-        for (name, value) in values {
+    ) -> Result<M, Problem> {
+        let constant = |(name, value): (&String, &proto::Value)| {
             let constant = within_name(name, self.constant(value, depth))?;
-            constants.insert(K::from(name.clone()), constant);
-        }
-        Ok(constants)
+            Ok((K::from(name.clone()), constant))
+        };
+        values.iter().map(constant).collect()
     }
 
     fn constant(&mut self, value: &proto::Value, depth: Depth) -> Result<Constant, Problem> {

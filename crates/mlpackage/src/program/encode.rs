@@ -183,9 +183,9 @@ struct ConstantEncoder<'w> {
 }
 
 impl ConstantEncoder<'_> {
-    fn map<K: AsRef<str>>(
+    fn map<'c, K: AsRef<str> + 'c>(
         &mut self,
-        constants: &BTreeMap<K, Constant>,
+        constants: impl IntoIterator<Item = (&'c K, &'c Constant)>,
         depth: Depth,
     ) -> Result<BTreeMap<String, proto::Value>, Problem> {
         let mut values = BTreeMap::new();
