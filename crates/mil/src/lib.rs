@@ -19,8 +19,8 @@
 mod builder;
 mod constant;
 mod definitions;
-pub mod named;
-mod names;
+mod named;
+pub mod names;
 pub mod ops;
 mod opset;
 mod program;
